@@ -1,0 +1,229 @@
+//! The command line. It is written in the unit file, by root, so it is trusted; a mistake in it is still refused.
+
+use crate::{Failure, Result};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// One line of help, shown with a usage error.
+pub const USAGE: &str = "usage: nix-daemon-gate --daemon PATH --subids START:COUNT --conf FILE... [--build-group NAME] [--home DIR] [--max-per-user COUNT]";
+
+/// How many ids Nix hands to one build slot (`maxIdsPerBuild` in its `user-lock.cc`); a range that is not a multiple
+/// makes the daemon abort.
+const IDS_PER_BUILD: u32 = 65536;
+
+/// The subordinate ids that builds run under, the same numbers for users and for groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subids {
+    /// The first id; never 0.
+    pub start: u32,
+    /// How many; a multiple of 65536, and `start + count` does not overflow.
+    pub count: u32,
+}
+
+impl Subids {
+    /// Is this id one of them?
+    #[must_use]
+    pub fn contains(self, id: u32) -> bool {
+        id >= self.start && id - self.start < self.count
+    }
+
+    /// The group of builds without a sandbox: the last id, which a sandboxed build gets only when it asks for a whole
+    /// slot and all others are taken.
+    #[must_use]
+    pub fn last(self) -> u32 {
+        self.start + (self.count - 1)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (start, count) = text.split_once(':')?;
+        let (start, count) = (start.parse().ok()?, count.parse().ok()?);
+        let end = u32::checked_add(start, count)?;
+        // u32::MAX is no id: it is -1, "leave as it is".
+        (start > 0 && count > 0 && count % IDS_PER_BUILD == 0 && end < u32::MAX)
+            .then_some(Self { start, count })
+    }
+}
+
+/// What the unit asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Args {
+    /// The `nix-daemon` to become; absolute.
+    pub daemon: PathBuf,
+    /// The ids of builds.
+    pub subids: Subids,
+    /// Nix's configuration files; a setting in a later one wins. Absolute, at least one.
+    pub conf: Vec<PathBuf>,
+    /// Members of this group (as their primary group) may not connect: they are the build users of a root-owned Nix.
+    pub build_group: String,
+    /// The home directory of uid 0 in the namespace; absolute.
+    pub home: PathBuf,
+    /// How many connections one user may have at a time.
+    pub max_per_user: usize,
+}
+
+impl Args {
+    /// Parses the arguments after the program's name.
+    ///
+    /// # Errors
+    /// For an unknown, repeated (except `--conf`), incomplete or missing argument, and for a value that is not of its kind.
+    pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self> {
+        let (mut daemon, mut subids, mut conf, mut group, mut home) = (None, None, Vec::new(), None, None);
+        let mut most = None;
+        let mut args = args.into_iter();
+        while let Some(name) = args.next() {
+            let name = name.to_str().ok_or_else(|| Failure::new("an argument is not UTF-8"))?;
+            let mut value = || args.next().ok_or_else(|| Failure::new(format!("{name} needs a value")));
+            match name {
+                "--daemon" => once(name, &mut daemon, absolute(name, value()?)?)?,
+                "--subids" => once(name, &mut subids, parse_subids(&value()?)?)?,
+                "--conf" => conf.push(absolute(name, value()?)?),
+                "--build-group" => once(name, &mut group, account_name(name, value()?)?)?,
+                "--home" => once(name, &mut home, passwd_field(name, absolute(name, value()?)?)?)?,
+                "--max-per-user" => once(name, &mut most, count(name, &value()?)?)?,
+                _ => return Err(Failure::new(format!("unknown argument '{name}'"))),
+            }
+        }
+        if conf.is_empty() {
+            return Err(missing("--conf"));
+        }
+        Ok(Self {
+            daemon: daemon.ok_or_else(|| missing("--daemon"))?,
+            subids: subids.ok_or_else(|| missing("--subids"))?,
+            conf,
+            build_group: group.unwrap_or_else(|| "nixbld".to_owned()),
+            home: home.unwrap_or_else(|| PathBuf::from("/var/empty")),
+            max_per_user: most.unwrap_or(1024),
+        })
+    }
+}
+
+fn missing(name: &str) -> Failure {
+    Failure::new(format!("{name} is missing"))
+}
+
+fn once<T>(name: &str, slot: &mut Option<T>, value: T) -> Result<()> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Failure::new(format!("{name} is given twice"))),
+    }
+}
+
+fn absolute(name: &str, value: OsString) -> Result<PathBuf> {
+    let path = PathBuf::from(value);
+    if path.is_absolute() { Ok(path) } else { Err(Failure::new(format!("{name} needs an absolute path"))) }
+}
+
+fn parse_subids(value: &OsString) -> Result<Subids> {
+    value.to_str().and_then(Subids::parse).ok_or_else(|| {
+        Failure::new(
+            "--subids needs START:COUNT, both above 0, COUNT a multiple of 65536, all of it below 4294967295",
+        )
+    })
+}
+
+fn count(name: &str, value: &OsString) -> Result<usize> {
+    let count = value.to_str().and_then(|text| text.parse().ok()).filter(|count| *count > 0);
+    count.ok_or_else(|| Failure::new(format!("{name} needs a number above 0")))
+}
+
+/// A value that becomes a field of a line in the generated `/etc/passwd`.
+fn passwd_field(name: &str, path: PathBuf) -> Result<PathBuf> {
+    let bytes = Path::as_os_str(&path).as_bytes();
+    if bytes.iter().any(|byte| matches!(byte, b':' | b'\n')) {
+        return Err(Failure::new(format!("{name} may not contain ':' or a new line")));
+    }
+    Ok(path)
+}
+
+fn account_name(name: &str, value: OsString) -> Result<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.$".contains(c);
+    match value.into_string() {
+        Ok(text) if !text.is_empty() && text.chars().all(plain) => Ok(text),
+        _ => Err(Failure::new(format!("{name} needs the name of a group"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args> {
+        Args::parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn a_full_and_a_short_command_line() {
+        let short = parse("--daemon /d --subids 872415232:8388608 --conf /a --conf /b").unwrap();
+        assert_eq!(short.conf, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!((short.build_group.as_str(), short.home.to_str()), ("nixbld", Some("/var/empty")));
+        let full = parse("--home /h --build-group b --conf /c --subids 65536:65536 --daemon /d").unwrap();
+        assert_eq!((full.build_group.as_str(), full.home.to_str()), ("b", Some("/h")));
+        assert_eq!(full.subids, Subids { start: 65536, count: 65536 });
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        let good = "--daemon /d --subids 65536:65536 --conf /c";
+        for (line, said) in [
+            ("--subids 65536:65536 --conf /c".to_owned(), "--daemon is missing"),
+            ("--daemon /d --conf /c".to_owned(), "--subids is missing"),
+            ("--daemon /d --subids 65536:65536".to_owned(), "--conf is missing"),
+            (format!("{good} --trust-everybody"), "unknown argument"),
+            (format!("{good} extra"), "unknown argument"),
+            (format!("{good} --home"), "--home needs a value"),
+            (format!("{good} --home relative"), "absolute"),
+            (format!("{good} --home /a:b"), "':'"),
+            (format!("{good} --daemon /other"), "twice"),
+            (format!("{good} --build-group a:b"), "name of a group"),
+            (format!("{good} --max-per-user 0"), "above 0"),
+            (format!("{good} --max-per-user many"), "above 0"),
+        ] {
+            let failure = parse(&line).unwrap_err().to_string();
+            assert!(failure.contains(said), "{line}: {failure}");
+        }
+    }
+
+    #[test]
+    fn the_unit_says_what_is_understood() {
+        let unit = include_str!("../../platform/linux/nix-daemon@.service");
+        let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+        let filled = [
+            ("{{libexec_dir}}", "/l"),
+            ("{{nix_daemon}}", "/usr/bin/nix-daemon"),
+            ("{{subid_start}}", "872415232"),
+            ("{{subid_count}}", "8388608"),
+            ("{{build_group}}", "nixbld"),
+            ("{{home_dir}}", "/var/empty"),
+        ]
+        .into_iter()
+        .fold(line.to_owned(), |line, (name, value)| line.replace(name, value));
+        let args = parse(filled.strip_prefix("/l/nix-daemon-gate ").unwrap()).unwrap();
+        assert_eq!(args.conf, [PathBuf::from("/etc/nix/nix.conf"), PathBuf::from("/etc/xdg/nix/nix.conf")]);
+        assert_eq!(args.subids, Subids { start: 872_415_232, count: 8_388_608 });
+    }
+
+    #[test]
+    fn ranges() {
+        for bad in [
+            "",
+            "1",
+            "0:65536",
+            "1:0",
+            "1:65535",
+            "4294901760:65536",
+            "-1:65536",
+            "1:65536:1",
+            "a:b",
+            " 1:65536",
+        ] {
+            assert_eq!(Subids::parse(bad), None, "{bad}");
+        }
+        let range = Subids::parse("100000:131072").unwrap();
+        for (id, inside) in [(0, false), (99_999, false), (100_000, true), (231_071, true), (231_072, false)]
+        {
+            assert_eq!(range.contains(id), inside, "{id}");
+        }
+        assert_eq!(range.last(), 231_071);
+    }
+}

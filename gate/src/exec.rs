@@ -1,0 +1,128 @@
+//! Becoming the daemon.
+
+use crate::args::{Args, Subids};
+use crate::{Failure, Result, while_doing};
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// The variable with settings that outrank `nix.conf`.
+pub const NIX_CONFIG: &str = "NIX_CONFIG";
+
+/// Closes whatever this process inherited besides the connection (0 and 1) and the log (2).
+///
+/// # Errors
+/// On a kernel older than Linux 5.9.
+pub fn close_inherited_files() -> Result<()> {
+    // SAFETY: nothing in this process uses a file descriptor above 2 yet.
+    #[allow(unsafe_code)]
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(while_doing("close inherited files")(std::io::Error::last_os_error()))
+    }
+}
+
+/// Replaces this process by the daemon, with the connection on its standard input and output.
+///
+/// # Errors
+/// When the daemon cannot be executed; otherwise it does not return.
+pub fn daemon(args: &Args, trusted: bool) -> Result<Infallible> {
+    let inherited = std::env::vars_os();
+    let error = Command::new(&args.daemon)
+        .arg0("nix-daemon")
+        .args(["--stdio", if trusted { "--force-trusted" } else { "--force-untrusted" }])
+        .env_clear()
+        .envs(environment(inherited, args))
+        .exec();
+    Err(Failure::new(format!("cannot execute {}: {error}", args.daemon.display())))
+}
+
+/// What of the unit's environment the daemon does not get: what steers the loader, what describes the unprivileged
+/// account (a root daemon has none of it, and `SHELL=nologin` breaks ssh's proxy commands), what systemd says
+/// about this process, and where to find a daemon.
+const DROPPED: [&str; 9] = [
+    "GLIBC_TUNABLES",
+    "HOME",
+    "LOGNAME",
+    "NIX_REMOTE",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "SHELL",
+    "USER",
+    NIX_CONFIG,
+];
+
+fn environment(
+    inherited: impl Iterator<Item = (OsString, OsString)>,
+    args: &Args,
+) -> Vec<(OsString, OsString)> {
+    let mut settings = OsString::new();
+    let mut environment = Vec::new();
+    for (name, value) in inherited {
+        if name == NIX_CONFIG {
+            settings.push(&value);
+            settings.push("\n");
+        }
+        let bytes = name.as_bytes();
+        let loader = bytes.starts_with(b"LD_") || bytes.starts_with(b"LISTEN_");
+        if !loader && !DROPPED.iter().any(|dropped| OsStr::new(dropped) == name) {
+            environment.push((name, value));
+        }
+    }
+    // Last, so that nothing in the unit's own settings outranks these.
+    settings.push(settings_of_the_daemon(args.subids));
+    environment.push((NIX_CONFIG.into(), settings));
+    environment.push(("HOME".into(), args.home.clone().into()));
+    environment
+}
+
+/// The settings that make Nix work in the namespace.
+///
+/// The store is opened through the roots daemon, since the daemon sees no other user's processes. The build group is
+/// empty, since Nix would give it the store otherwise. Without the feature, `auto-allocate-uids` would be passed over in
+/// silence and builds would run as the owner of the store; Nix applies the line about features first.
+fn settings_of_the_daemon(Subids { start, count }: Subids) -> String {
+    format!(
+        "extra-experimental-features = daemon-trust-override local-overlay-store auto-allocate-uids\n\
+         auto-allocate-uids = true\n\
+         start-id = {start}\n\
+         id-count = {count}\n\
+         build-users-group =\n\
+         store = local?use-roots-daemon=true\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemons_environment() {
+        let args = ["--daemon", "/d", "--subids", "65536:65536", "--conf", "/c", "--home", "/h"];
+        let args = Args::parse(args.into_iter().map(OsString::from)).unwrap();
+        let given = [
+            ("PATH", "/usr/bin"),
+            ("https_proxy", "http://p"),
+            ("LD_PRELOAD", "/evil.so"),
+            ("LD_AUDIT", "/evil.so"),
+            ("GLIBC_TUNABLES", "x"),
+            ("HOME", "/root"),
+            ("SHELL", "/usr/sbin/nologin"),
+            ("NIX_REMOTE", "daemon"),
+            ("LISTEN_FDS", "1"),
+            ("NIX_CONFIG", "cores = 3\nstore = daemon"),
+        ];
+        let got = environment(given.into_iter().map(|(name, value)| (name.into(), value.into())), &args);
+        let names: Vec<_> = got.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+        assert_eq!(names, ["PATH", "https_proxy", "NIX_CONFIG", "HOME"]);
+        let settings: Vec<_> = got[2].1.to_str().unwrap().lines().collect();
+        assert_eq!(settings[0], "cores = 3");
+        assert_eq!(settings.last(), Some(&"store = local?use-roots-daemon=true"), "the last one wins");
+        assert!(settings.contains(&"start-id = 65536") && settings.contains(&"build-users-group ="));
+        assert_eq!(got[3].1, "/h");
+    }
+}

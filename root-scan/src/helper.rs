@@ -1,0 +1,237 @@
+//! Looks in a child process, which can be killed when a file system does not answer.
+//!
+//! The parent writes a few paths, and the child answers them together. When it does not, it is killed, and from then on paths are
+//! asked one by one: the one without an answer hangs, and what lies on the same mount is not tried again in this scan. A child that not
+//! even a kill ends (a FUSE server that took the request and sleeps) is left behind, and a new one is started.
+
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollTimeout, poll};
+
+use crate::doubt::Doubt;
+use crate::look::{self, Direct, Eyes, Outcome};
+use crate::{activation, sys};
+
+/// The argument that makes the program a helper.
+pub const ARGUMENT: &str = "--look";
+/// How long one look-up may take. Long for a machine, short for somebody who waits for a collection.
+pub const LIMIT: Duration = Duration::from_secs(4);
+
+/// Helpers in one scan. With the limit above this leaves most of the unit's ten minutes.
+const MAX_STARTS: usize = 16;
+/// Fits into any pipe, so writing does not wait for a child that hangs.
+const BATCH: usize = 4096;
+/// No outcome is longer: a link text and four fields of a line of mountinfo.
+const MAX_FRAME: usize = 64 * 1024;
+
+/// The parent's side.
+#[derive(Debug)]
+pub struct Helper {
+    proc: PathBuf,
+    limit: Duration,
+    running: Option<Running>,
+    starts: usize,
+    hung: Vec<PathBuf>,
+    one_by_one: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    requests: ChildStdin,
+    answers: ChildStdout,
+}
+
+impl Helper {
+    /// A helper that is started when there is something to look at.
+    pub fn new(proc: &Path, limit: Duration) -> Self {
+        Self { proc: proc.to_owned(), limit, running: None, starts: 0, hung: Vec::new(), one_by_one: false }
+    }
+
+    fn batch(&mut self, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
+        let mut outcomes = Vec::with_capacity(paths.len());
+        let limit = self.limit;
+        let running = self.start()?;
+        let mut text = Vec::new();
+        for path in paths {
+            text.extend_from_slice(&frame(path.as_os_str().as_encoded_bytes()));
+        }
+        let mut failed = running.requests.write_all(&text).err();
+        while failed.is_none() && outcomes.len() < paths.len() {
+            match running.answer(limit) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(error) => failed = Some(error),
+            }
+        }
+        let Some(error) = failed else { return Ok(outcomes) };
+        self.stop();
+        // A helper that died for another reason is started again; the number of starts is limited.
+        if error.kind() == io::ErrorKind::TimedOut && paths.len() > 1 {
+            self.one_by_one = true;
+        } else if error.kind() == io::ErrorKind::TimedOut {
+            let area = self.area(&paths[outcomes.len()])?;
+            activation::log(format_args!("no answer from {}", crate::doubt::printable(&area)));
+            self.hung.push(area);
+            outcomes.push(Outcome::Unseen(Errno::ETIMEDOUT));
+        }
+        Ok(outcomes)
+    }
+
+    /// What is given up together with `path`: its mount, but never the root file system.
+    fn area(&self, path: &Path) -> Result<PathBuf, Doubt> {
+        let table = self.proc.join("1/mountinfo");
+        let text = std::fs::read(&table).map_err(|error| {
+            Doubt::unreadable(&table, Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO)))
+        })?;
+        let point = look::mount_point(&text, path);
+        Ok(if point == Path::new("/") { path.parent().unwrap_or(path).to_owned() } else { point })
+    }
+
+    fn start(&mut self) -> Result<&mut Running, Doubt> {
+        let running = match self.running.take() {
+            Some(running) => running,
+            None => {
+                self.starts += 1;
+                if self.starts > MAX_STARTS {
+                    let at = self.hung.last().cloned().unwrap_or_default();
+                    return Err(Doubt::Limit { what: "look-ups without an answer", limit: MAX_STARTS, at });
+                }
+                Running::start(&self.proc).map_err(|error| {
+                    Doubt::Blind(format!("cannot start a helper to look into homes: {error}"))
+                })?
+            }
+        };
+        Ok(self.running.insert(running))
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            let _ = running.child.kill();
+            // Not wait(): it may sleep in the kernel for as long as the file system does.
+            for _ in 0..20 {
+                if !matches!(running.child.try_wait(), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
+
+impl Eyes for Helper {
+    fn look(&mut self, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
+        let mut outcomes = Vec::with_capacity(paths.len());
+        while let Some(path) = paths.get(outcomes.len()) {
+            let is_hung = |path: &Path| self.hung.iter().any(|area| path.starts_with(area));
+            if is_hung(path) {
+                outcomes.push(Outcome::Unseen(Errno::ETIMEDOUT));
+                continue;
+            }
+            let mut bytes = 0;
+            let rest = &paths[outcomes.len()..];
+            let fits = rest.iter().take_while(|path| {
+                bytes += 4 + path.as_os_str().len();
+                bytes <= BATCH && !is_hung(path)
+            });
+            let count = if self.one_by_one { 1 } else { fits.count().max(1) };
+            outcomes.extend(self.batch(&rest[..count])?);
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Running {
+    fn start(proc: &Path) -> io::Result<Self> {
+        let mut child = Command::new("/proc/self/exe")
+            .arg(ARGUMENT)
+            .arg(proc)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        match (child.stdin.take(), child.stdout.take()) {
+            (Some(requests), Some(answers)) => Ok(Self { child, requests, answers }),
+            _ => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn answer(&mut self, limit: Duration) -> io::Result<Outcome> {
+        let end = Instant::now() + limit;
+        let mut length = [0; 4];
+        self.read(&mut length, end)?;
+        let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+        if length > MAX_FRAME {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut text = vec![0; length];
+        self.read(&mut text, end)?;
+        look::decode(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    fn read(&mut self, mut buffer: &mut [u8], end: Instant) -> io::Result<()> {
+        while !buffer.is_empty() {
+            let left = end.saturating_duration_since(Instant::now());
+            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.answers.as_fd(), nix::poll::PollFlags::POLLIN)], left) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(_) => match self.answers.read(buffer)? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    count => buffer = &mut buffer[count..],
+                },
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The child's side: answers until its input ends.
+pub fn run(proc: &Path) -> ExitCode {
+    // A service that is asked to stop finishes its answer, and needs us for it.
+    let answered = activation::wait_with_signals()
+        .and_then(|()| sys::root_of_init(proc).map_err(io::Error::from))
+        .and_then(|root| answer(&mut Direct::new(root.as_fd(), proc)));
+    match answered {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn answer(eyes: &mut Direct<'_>) -> io::Result<()> {
+    use std::os::unix::ffi::OsStringExt;
+    let mut requests = BufReader::new(io::stdin().lock());
+    let mut answers = BufWriter::new(io::stdout().lock());
+    let mut length = [0; 4];
+    loop {
+        match requests.read_exact(&mut length) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            read => read?,
+        }
+        let mut path = vec![0; usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX)];
+        requests.read_exact(&mut path)?;
+        let outcome = eyes.one(Path::new(&std::ffi::OsString::from_vec(path)));
+        answers.write_all(&frame(&look::encode(&outcome)))?;
+        if requests.buffer().is_empty() {
+            answers.flush()?;
+        }
+    }
+}
+
+fn frame(text: &[u8]) -> Vec<u8> {
+    // Paths and outcomes are a few pages at most.
+    let mut frame = u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
+    frame.extend_from_slice(text);
+    frame
+}

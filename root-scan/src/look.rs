@@ -1,0 +1,307 @@
+//! What lies at a path in somebody's home, and on which file system. Any of these calls may hang for ever, so the service only
+//! makes them in a child that it can kill ([`crate::helper`]).
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+
+use crate::doubt::Doubt;
+use crate::sys;
+
+/// Looks paths up.
+pub trait Eyes {
+    /// One outcome for each path, in order.
+    ///
+    /// # Errors
+    /// When looking itself is broken; what cannot be seen is an [`Outcome::Unseen`].
+    fn look(&mut self, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt>;
+}
+
+/// A file system where it is mounted: mount point, what of it, type, source and its own id, as one text. It stays the same when
+/// the same medium is mounted there again. `None` where it is not known; that equals nothing.
+pub type Mount = Option<Vec<u8>>;
+
+/// What a look at a path gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// A symlink.
+    Link {
+        /// Its text.
+        text: OsString,
+        /// Where it lies.
+        mount: Mount,
+        /// Uid of its owner.
+        owner: u32,
+    },
+    /// A link of `/proc`, which leads out of any root and lasts no longer than its process.
+    Magic(OsString),
+    /// Something else.
+    Other(Mount),
+    /// Nothing, as this file system says, on which the nearest existing parent lies.
+    Absent(Mount),
+    /// Not to be seen now. `ETIMEDOUT` when the look-up hung.
+    Unseen(Errno),
+}
+
+/// Looks without a child, for the child itself and for tests.
+#[derive(Debug)]
+pub struct Direct<'a> {
+    root: BorrowedFd<'a>,
+    proc: &'a Path,
+    mounts: HashMap<(u64, u64), Mount>,
+}
+
+impl<'a> Direct<'a> {
+    /// Absolute paths, and absolute links on the way, begin at `root`. `proc` is where procfs is mounted.
+    pub fn new(root: BorrowedFd<'a>, proc: &'a Path) -> Self {
+        Self { root, proc, mounts: HashMap::new() }
+    }
+
+    /// Looks at one path.
+    pub fn one(&mut self, path: &Path) -> Outcome {
+        let found = match sys::find(self.root, path) {
+            Ok(found) => found,
+            Err(Errno::EXDEV) => {
+                return sys::read_link(AT_FDCWD, path).map_or_else(Outcome::Unseen, Outcome::Magic);
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return self.absent(path).unwrap_or_else(Outcome::Unseen),
+            Err(errno) => return Outcome::Unseen(errno),
+        };
+        self.present(&found).unwrap_or_else(Outcome::Unseen)
+    }
+
+    fn present(&mut self, found: &OwnedFd) -> nix::Result<Outcome> {
+        let (mount, status) = self.mount(found)?;
+        match sys::read_link(found, "") {
+            Ok(text) => Ok(Outcome::Link { text, mount, owner: status.st_uid }),
+            // An empty path gives ENOENT for what is no link (man 2 readlink).
+            Err(Errno::ENOENT | Errno::EINVAL) => Ok(Outcome::Other(mount)),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The nearest existing parent is held open while we make sure that the next name is missing in it: so no mount or unmount
+    /// in between can pair the absence with the wrong file system.
+    fn absent(&mut self, path: &Path) -> nix::Result<Outcome> {
+        let mut missing = path;
+        while let Some(parent) = missing.parent() {
+            // With the dot, a symlink is followed.
+            match sys::find(self.root, &parent.join(".")) {
+                Ok(found) => {
+                    let name = missing.file_name().unwrap_or(OsStr::new("."));
+                    return match sys::status(&found, name) {
+                        Err(Errno::ENOENT) => self.absent_in(&found),
+                        Ok(status) if sys::is_plain(&status) => self.absent_in(&found),
+                        // There now, or a link that leads nowhere: no absence that anybody vouches for.
+                        Ok(_) => Ok(Outcome::Absent(None)),
+                        Err(errno) => Err(errno),
+                    };
+                }
+                Err(Errno::ENOENT | Errno::ENOTDIR) => missing = parent,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(Outcome::Absent(None))
+    }
+
+    fn absent_in(&mut self, parent: &OwnedFd) -> nix::Result<Outcome> {
+        // Without its key, an encrypted directory (fscrypt) has none of the names that it has with it.
+        if sys::encrypted(parent)? {
+            return Ok(Outcome::Absent(None));
+        }
+        Ok(Outcome::Absent(self.mount(parent)?.0))
+    }
+
+    fn mount(&mut self, file: &OwnedFd) -> nix::Result<(Mount, nix::sys::stat::FileStat)> {
+        let status = sys::status(file, "")?;
+        let path = self.proc.join("self/fdinfo").join(file.as_raw_fd().to_string());
+        let text = std::fs::read(path).map_err(|error| errno(&error))?;
+        let Some(id) = mount_id(&text) else { return Ok((None, status)) };
+        // The kernel gives numbers of mounts again soon after they are free; the device tells most of those apart.
+        let key = (id, status.st_dev);
+        if let Some(mount) = self.mounts.get(&key) {
+            return Ok((mount.clone(), status));
+        }
+        let table = std::fs::read(self.proc.join("1/mountinfo")).map_err(|error| errno(&error))?;
+        let mount = match described(&table, id) {
+            // What a tmpfs held is gone with it, so each of them may be taken for the one before.
+            Some(text) if text.windows(7).any(|word| word == b" tmpfs ") => Some(text),
+            Some(mut text) => {
+                let id = nix::sys::statvfs::fstatvfs(file)?.filesystem_id();
+                text.extend_from_slice(format!(" {id:x}").as_bytes());
+                Some(text)
+            }
+            None => None,
+        };
+        self.mounts.insert(key, mount.clone());
+        Ok((mount, status))
+    }
+}
+
+impl Eyes for Direct<'_> {
+    fn look(&mut self, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
+        Ok(paths.iter().map(|path| self.one(path)).collect())
+    }
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO))
+}
+
+/// `mnt_id:` of `/proc/self/fdinfo/N`.
+fn mount_id(text: &[u8]) -> Option<u64> {
+    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"mnt_id:"))?;
+    str::from_utf8(line).ok()?.trim().parse().ok()
+}
+
+/// Mount point, root, type and source of the mount `id` (`man 5 proc_pid_mountinfo`).
+fn described(table: &[u8], id: u64) -> Option<Vec<u8>> {
+    let line = table.split(|byte| *byte == b'\n').find(|line| line_id(line) == Some(id))?;
+    let mut fields = line.split(|byte| *byte == b' ');
+    let (root, point) = (fields.nth(3)?, fields.next()?);
+    let mut behind = fields.skip_while(|field| *field != b"-").skip(1);
+    Some([point, root, behind.next()?, behind.next()?].join(&b' '))
+}
+
+fn line_id(line: &[u8]) -> Option<u64> {
+    str::from_utf8(line.split(|byte| *byte == b' ').next()?).ok()?.parse().ok()
+}
+
+/// The longest mount point in a `mountinfo` table at or above `path`, by the text alone.
+pub fn mount_point(table: &[u8], path: &Path) -> PathBuf {
+    let points =
+        table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    let above = points.map(unescaped).filter(|point| path.starts_with(point));
+    above.max_by_key(|point| point.as_os_str().len()).unwrap_or_else(|| "/".into())
+}
+
+/// The kernel writes blanks and backslashes as three octal digits.
+fn unescaped(text: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, behind)) = rest.split_first() {
+        let octal = behind
+            .get(..3)
+            .filter(|digits| *first == b'\\' && digits.iter().all(|d| (b'0'..b'8').contains(d)));
+        let value = octal.and_then(|d| u8::from_str_radix(str::from_utf8(d).ok()?, 8).ok());
+        path.push(value.unwrap_or(*first));
+        rest = if value.is_some() { &behind[3..] } else { behind };
+    }
+    OsString::from_vec(path).into()
+}
+
+/// An outcome as the child writes it: a letter and fields, each ended by NUL, which neither paths nor texts can hold.
+pub fn encode(outcome: &Outcome) -> Vec<u8> {
+    let mount = |mount: &Mount| mount.clone().unwrap_or_default();
+    let number = |number: u32| number.to_string().into_bytes();
+    let (letter, fields) = match outcome {
+        Outcome::Link { text, mount: at, owner } => {
+            (b'L', vec![text.as_bytes().to_vec(), mount(at), number(*owner)])
+        }
+        Outcome::Magic(text) => (b'M', vec![text.as_bytes().to_vec()]),
+        Outcome::Other(at) => (b'O', vec![mount(at)]),
+        Outcome::Absent(at) => (b'A', vec![mount(at)]),
+        Outcome::Unseen(errno) => (b'U', vec![number((*errno as i32).unsigned_abs())]),
+    };
+    let mut text = vec![letter];
+    for field in fields {
+        text.extend_from_slice(&field);
+        text.push(0);
+    }
+    text
+}
+
+/// The reverse of [`encode`]; `None` for anything else.
+pub fn decode(text: &[u8]) -> Option<Outcome> {
+    let (letter, fields) = text.split_first()?;
+    let fields: Vec<_> = fields.strip_suffix(b"\0")?.split(|byte| *byte == 0).collect();
+    let mount = |text: &[u8]| (!text.is_empty()).then(|| text.to_vec());
+    let os = |text: &[u8]| OsString::from_vec(text.to_vec());
+    let number = |text| str::from_utf8(text).ok()?.parse::<u32>().ok();
+    Some(match (letter, &fields[..]) {
+        (b'L', [text, at, owner]) => {
+            Outcome::Link { text: os(text), mount: mount(at), owner: number(owner)? }
+        }
+        (b'M', [text]) => Outcome::Magic(os(text)),
+        (b'O', [at]) => Outcome::Other(mount(at)),
+        (b'A', [at]) => Outcome::Absent(mount(at)),
+        (b'U', [errno]) => Outcome::Unseen(Errno::from_raw(number(errno)?.try_into().ok()?)),
+        _ => return None,
+    })
+}
+
+/// For `crate::fuzz`: reads every kind of number that there may be in a table of mounts.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check(table: &[u8]) {
+    mount_id(table);
+    for line in table.split(|byte| *byte == b'\n') {
+        if let Some(id) = line_id(line)
+            && let Some(text) = described(table, id)
+        {
+            assert!(text.split(|byte| *byte == b' ').count() == 4 && !text.contains(&b'\n'));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    const TABLE: &[u8] = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+        30 22 0:31 /x /home/a\\040b rw - nfs4 server:/x rw,vers=4.2\n\
+        31 22 0:32 / /home rw shared:7 master:1 - autofs auto rw\nnonsense\n";
+
+    #[test]
+    fn reads_the_table_of_mounts() {
+        assert_eq!(described(TABLE, 22).unwrap(), b"/ / ext4 /dev/sda1");
+        assert_eq!(described(TABLE, 30).unwrap(), b"/home/a\\040b /x nfs4 server:/x");
+        assert_eq!(described(TABLE, 7), None);
+        assert_eq!(mount_id(b"pos:\t0\nflags:\t010\nmnt_id:\t30\n"), Some(30));
+        for (path, point) in [("/home/a b/c", "/home/a b"), ("/home/ab", "/home"), ("/homes", "/")] {
+            assert_eq!(mount_point(TABLE, Path::new(path)), Path::new(point), "{path}");
+        }
+    }
+
+    #[test]
+    fn outcomes_come_back_as_they_were() {
+        let mount = Some(b"/ / ext4 /dev/sda1 7f".to_vec());
+        for outcome in [
+            Outcome::Link { text: OsString::from_vec(vec![0xff, b'\n']), mount: mount.clone(), owner: 1000 },
+            Outcome::Link { text: "".into(), mount: None, owner: 0 },
+            Outcome::Magic("/x".into()),
+            Outcome::Other(mount.clone()),
+            Outcome::Absent(None),
+            Outcome::Absent(mount),
+            Outcome::Unseen(Errno::ESTALE),
+        ] {
+            assert_eq!(decode(&encode(&outcome)), Some(outcome));
+        }
+        for bad in [&b""[..], b"L", b"L\0", b"U-1\0", b"A", b"Aa\0b\0", b"X\0", b"Lx\0\0z\0"] {
+            assert_eq!(decode(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn tells_absent_from_there() {
+        let top = tempfile::tempdir().unwrap();
+        let root = sys::open_path(AT_FDCWD, "/").unwrap();
+        let mut eyes = Direct::new(root.as_fd(), Path::new("/proc"));
+        std::os::unix::fs::symlink("text", top.path().join("link")).unwrap();
+        let Outcome::Link { text, mount, .. } = eyes.one(&top.path().join("link")) else { panic!() };
+        assert_eq!(text, "text");
+        assert!(mount.is_some());
+        assert_eq!(eyes.one(top.path()), Outcome::Other(mount.clone()));
+        assert_eq!(eyes.one(&top.path().join("no/such/thing")), Outcome::Absent(mount));
+        assert_eq!(eyes.one(&top.path().join("link/below")), Outcome::Absent(None), "a dangling link");
+        std::fs::write(top.path().join("file"), "").unwrap();
+        let below = eyes.one(&top.path().join("file/below"));
+        assert!(matches!(below, Outcome::Absent(Some(_))), "{below:?}");
+    }
+}

@@ -1,0 +1,179 @@
+//! One process: the links `exe`, `cwd`, `root`, `fd/*`, the texts `maps` and `environ`, and its threads.
+//!
+//! What each error means (man 5 proc, and `fs/proc/base.c` of the kernel):
+//!
+//! - ENOENT, ESRCH: no such thing: the process or file is gone, or a kernel thread or zombie that has none.
+//! - ENAMETOOLONG: a path of more than a page. Nix cannot register such a path (it works with whole paths), so it is no root.
+//! - anything else: doubt, if the process still exists.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use super::numbers;
+use super::text::{Searcher, Stop};
+use crate::doubt::Doubt;
+use crate::roots::Roots;
+use crate::sys;
+
+/// What is used for one process after the other.
+#[derive(Debug)]
+pub struct Scanner<'a> {
+    device: u64,
+    roots: &'a mut Roots,
+    searcher: Searcher,
+}
+
+impl<'a> Scanner<'a> {
+    /// `device` is that of `/proc`.
+    pub fn new(device: u64, roots: &'a mut Roots) -> Self {
+        Self { device, roots, searcher: Searcher::new() }
+    }
+
+    /// Adds what the process `pid` holds. A process that ends meanwhile holds nothing.
+    pub fn process(&mut self, proc: BorrowedFd<'_>, path: &Path, pid: u32) -> Result<(), Doubt> {
+        let path = path.join(pid.to_string());
+        // Everything below is looked up from here, so a new process with the same number cannot mix in.
+        let directory = match sys::open_path(proc, path.file_name().unwrap_or_default()) {
+            Ok(directory) => directory,
+            Err(errno) if gone(errno) => return Ok(()),
+            Err(errno) => return Err(Doubt::unreadable(path, errno)),
+        };
+        let directory = directory.as_fd();
+        match self.whole(directory, &path, pid) {
+            // Teardown gives odd errors; what is true of a process that is gone by now does not matter.
+            Err(Doubt::Unreadable { .. }) if sys::status(directory, "status").is_err_and(gone) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Adds the store paths in a file of `/proc`, if it exists.
+    pub fn file(&mut self, directory: BorrowedFd<'_>, path: &Path, name: &str) -> Result<(), Doubt> {
+        let place = || path.join(name);
+        match sys::open_file(directory, name) {
+            Ok(file) => match self.searcher.search(file, self.roots, place) {
+                Ok(()) => Ok(()),
+                Err(Stop::Read(errno)) if gone(errno) => Ok(()),
+                Err(Stop::Read(errno)) => Err(Doubt::unreadable(place(), errno)),
+                Err(Stop::Doubt(doubt)) => Err(doubt),
+            },
+            Err(errno) if gone(errno) => Ok(()),
+            Err(errno) => Err(Doubt::unreadable(place(), errno)),
+        }
+    }
+
+    fn whole(&mut self, directory: BorrowedFd<'_>, path: &Path, pid: u32) -> Result<(), Doubt> {
+        let status = match sys::status(directory, "task") {
+            // Nothing of a process: it is gone, or something else lies over it.
+            Err(errno) if gone(errno) => sys::status(directory, "."),
+            result => result,
+        };
+        let status = match status {
+            Ok(status) if status.st_dev != self.device => {
+                return Err(Doubt::Blind(format!("something is mounted over {}", path.display())));
+            }
+            Ok(status) => status,
+            Err(errno) if gone(errno) => return Ok(()),
+            Err(errno) => return Err(Doubt::unreadable(path.join("task"), errno)),
+        };
+        let alive = self.everything(directory, path)?;
+        // Two links, and one more for each thread (`proc_task_getattr`): most processes are done here.
+        if status.st_nlink != 3 {
+            self.threads(directory, path, pid, alive)?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether there is a program at all.
+    fn everything(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<bool, Doubt> {
+        let alive = self.link(directory, path, "exe")?;
+        self.link(directory, path, "cwd")?;
+        self.link(directory, path, "root")?;
+        self.files(directory, path)?;
+        if alive {
+            self.file(directory, path, "maps")?;
+            self.file(directory, path, "environ")?;
+        }
+        Ok(alive)
+    }
+
+    /// Threads can have a directory and files of their own. And when the first thread has ended (`alive` is false), the
+    /// process shows only through the others.
+    fn threads(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        path: &Path,
+        pid: u32,
+        alive: bool,
+    ) -> Result<(), Doubt> {
+        let path = path.join("task");
+        let tasks = match sys::open_dir(directory, "task") {
+            Ok(tasks) => tasks,
+            Err(errno) if gone(errno) => return Ok(()),
+            Err(errno) => return Err(Doubt::unreadable(path, errno)),
+        };
+        for thread in numbers(tasks.as_fd(), &path)? {
+            if thread == pid {
+                continue;
+            }
+            let path = path.join(thread.to_string());
+            let directory = match sys::open_path(&tasks, path.file_name().unwrap_or_default()) {
+                Ok(directory) => directory,
+                Err(errno) if gone(errno) => continue,
+                Err(errno) => return Err(Doubt::unreadable(path, errno)),
+            };
+            let directory = directory.as_fd();
+            if alive {
+                self.link(directory, &path, "cwd")?;
+                self.link(directory, &path, "root")?;
+                if !sys::share_files(pid, thread) {
+                    self.files(directory, &path)?;
+                }
+            } else {
+                self.everything(directory, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), Doubt> {
+        let path = path.join("fd");
+        let wrap = |errno| Doubt::unreadable(&path, errno);
+        let files = match sys::open_dir(directory, "fd") {
+            Ok(files) => files,
+            Err(errno) if gone(errno) => return Ok(()),
+            Err(errno) => return Err(wrap(errno)),
+        };
+        let listed = files.try_clone().map_err(|_| wrap(Errno::EMFILE))?;
+        let roots = &mut *self.roots;
+        sys::list(listed, wrap, |name, _| {
+            let place = || path.join(name.to_string_lossy().as_ref());
+            link(roots, files.as_fd(), name, place).map(drop)
+        })
+    }
+
+    fn link(&mut self, directory: BorrowedFd<'_>, path: &Path, name: &str) -> Result<bool, Doubt> {
+        link(self.roots, directory, name, || path.join(name))
+    }
+}
+
+/// Returns whether there is such a link.
+fn link(
+    roots: &mut Roots,
+    directory: BorrowedFd<'_>,
+    name: &(impl nix::NixPath + ?Sized),
+    place: impl Fn() -> std::path::PathBuf,
+) -> Result<bool, Doubt> {
+    match sys::read_link(directory, name) {
+        Ok(text) => roots.add_all(text.as_bytes(), place).map(|()| true),
+        Err(Errno::ENAMETOOLONG) => Ok(true),
+        Err(errno) if gone(errno) => Ok(false),
+        Err(errno) => Err(Doubt::unreadable(place(), errno)),
+    }
+}
+
+fn gone(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOENT | Errno::ESRCH)
+}

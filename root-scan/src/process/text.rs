@@ -1,0 +1,135 @@
+//! Searches a file of any length for store paths in bounded memory.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+use crate::doubt::Doubt;
+use crate::roots::Roots;
+use crate::store_path::{MAX_MATCH, find_all};
+use crate::sys;
+
+const BUFFER: usize = 128 * 1024;
+
+/// Why a search stopped.
+#[derive(Debug)]
+pub enum Stop {
+    /// Reading failed.
+    Read(Errno),
+    /// There is too much.
+    Doubt(Doubt),
+}
+
+/// A buffer that is used again for file after file.
+#[derive(Debug)]
+pub struct Searcher(Vec<u8>);
+
+impl Searcher {
+    pub fn new() -> Self {
+        Self(vec![0; BUFFER])
+    }
+
+    /// Adds every store path in the rest of `file`.
+    pub fn search(
+        &mut self,
+        file: impl AsFd,
+        roots: &mut Roots,
+        place: impl Fn() -> PathBuf,
+    ) -> Result<(), Stop> {
+        self.search_with(|buffer| sys::read(&file, buffer), roots, place)
+    }
+
+    fn search_with(
+        &mut self,
+        mut read: impl FnMut(&mut [u8]) -> nix::Result<usize>,
+        roots: &mut Roots,
+        place: impl Fn() -> PathBuf,
+    ) -> Result<(), Stop> {
+        let mut kept = 0;
+        loop {
+            let count = read(&mut self.0[kept..]).map_err(Stop::Read)?;
+            let text = &self.0[..kept + count];
+            for (base, end) in find_all(text) {
+                // At the end of the text the name may go on in what is not read yet.
+                if end < text.len() || count == 0 {
+                    roots.add(base, &place).map_err(Stop::Doubt)?;
+                }
+            }
+            if count == 0 {
+                return Ok(());
+            }
+            let length = kept + count;
+            kept = length.min(MAX_MATCH);
+            self.0.copy_within(length - kept..length, 0);
+        }
+    }
+}
+
+/// What is found in `text` when it is read in pieces of `size` bytes.
+#[cfg(any(test, fuzzing))]
+pub fn found_in_pieces(text: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let mut rest = text;
+    let read = |buffer: &mut [u8]| {
+        let count = size.min(rest.len()).min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        rest = &rest[count..];
+        Ok(count)
+    };
+    let mut roots = Roots::new();
+    Searcher::new().search_with(read, &mut roots, PathBuf::new).expect("nothing fails here");
+    let mut found: Vec<_> = roots.paths().map(|path| path.base_name().to_vec()).collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every way to cut the text into reads must find the same paths and no other.
+    #[test]
+    fn finds_across_every_cut() {
+        let bases: Vec<String> =
+            "abc".chars().map(|c| format!("{}-{}", c.to_string().repeat(32), "n".repeat(100))).collect();
+        let mut text = format!("/nix/store/{}", bases[0]);
+        text.push_str(&format!("\0{}X=/nix/store/{} /nix/store/{}", "y".repeat(300), bases[1], bases[2]));
+        for first in 1..text.len() {
+            for step in [1, 7, 255, 256, 257, 4096] {
+                let mut rest = text.as_bytes();
+                let mut size = first;
+                let mut roots = Roots::new();
+                let read = |buffer: &mut [u8]| {
+                    let count = size.min(rest.len()).min(buffer.len());
+                    buffer[..count].copy_from_slice(&rest[..count]);
+                    rest = &rest[count..];
+                    size = step;
+                    Ok(count)
+                };
+                Searcher::new().search_with(read, &mut roots, PathBuf::new).unwrap();
+                let mut found: Vec<_> = roots.paths().map(|path| path.base_name().to_vec()).collect();
+                found.sort();
+                assert_eq!(
+                    found,
+                    bases.iter().map(|base| base.as_bytes()).collect::<Vec<_>>(),
+                    "{first} {step}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn holds_no_more_than_its_buffer() {
+        let mut left = 40 * BUFFER;
+        let read = |buffer: &mut [u8]| {
+            let count = buffer.len().min(left);
+            assert!(buffer.len() >= BUFFER - MAX_MATCH);
+            buffer[..count].fill(b'x');
+            left -= count;
+            Ok(count)
+        };
+        let mut roots = Roots::new();
+        Searcher::new().search_with(read, &mut roots, PathBuf::new).unwrap();
+        assert_eq!((roots.paths().len(), left), (0, 0));
+    }
+}

@@ -1,0 +1,72 @@
+//! Both sources together.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::doubt::Doubt;
+use crate::helper::{self, Helper};
+use crate::memory::{self, Memory};
+use crate::process::Processes;
+use crate::roots::Roots;
+use crate::{gcroots, sys};
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Nix's state directory.
+    pub state_dir: PathBuf,
+    /// Where procfs is mounted.
+    pub proc: PathBuf,
+    /// Where absent roots are remembered.
+    pub memory: PathBuf,
+}
+
+impl Places {
+    /// With this state directory, and `/proc`.
+    pub fn new(state_dir: impl AsRef<Path>) -> Self {
+        Self {
+            state_dir: state_dir.as_ref().to_owned(),
+            proc: "/proc".into(),
+            memory: memory::DIRECTORY.into(),
+        }
+    }
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self::new("/nix/var/nix")
+    }
+}
+
+/// Adds everything that is alive, and remembers the roots in homes.
+///
+/// # Errors
+/// The first doubt. What was found before stays in `roots`, for people to read.
+pub fn and_remember(places: &Places, roots: &mut Roots) -> Result<(), Doubt> {
+    let mut memory = Memory::open(&places.memory)?;
+    everything(places, &mut memory, roots)?;
+    // Before the answer: what was not remembered would be lost with the next unmount.
+    memory.save()
+}
+
+/// Adds everything that is alive.
+///
+/// Links, processes, and links again, because what is alive moves while we look: a program is started through a link that is
+/// then removed (so links before processes), or makes a link and ends (so links after processes).
+///
+/// Links are looked up from the root directory of process 1, so that a mount namespace of ours (a drop-in with `ProtectHome=`,
+/// a home that was mounted later and not passed on) does not make a home look empty.
+///
+/// # Errors
+/// The first doubt. What was found before stays in `roots`, for people to read.
+pub fn everything(places: &Places, memory: &mut Memory, roots: &mut Roots) -> Result<(), Doubt> {
+    let processes = Processes::open(&places.proc)?;
+    let root = sys::root_of_init(&places.proc);
+    let root = root.map_err(|errno| Doubt::unreadable(places.proc.join("1/root"), errno))?;
+    let mut eyes = Helper::new(&places.proc, helper::LIMIT);
+    let mut links =
+        |roots: &mut Roots| gcroots::scan(root.as_fd(), &places.state_dir, &mut eyes, memory, roots);
+    links(roots)?;
+    processes.scan(roots)?;
+    links(roots)
+}

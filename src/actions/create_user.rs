@@ -1,0 +1,112 @@
+//! A system user that nobody can log in as.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+use users::os::unix::UserExt;
+
+use super::edit::{AccountLock, read_or_empty};
+use super::file_state::FileState;
+use super::{Act, Host, gid_of};
+use crate::system::command;
+
+/// The files that userdel edits besides the accounts.
+const SUBID_FILES: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
+
+/// Parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateUser {
+    /// The user's name.
+    pub name: String,
+    /// Its uid; without one the system picks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Its primary group, which exists.
+    pub group: String,
+    /// Its home, which is not made.
+    pub home: PathBuf,
+    /// The comment (GECOS) field.
+    pub comment: String,
+}
+
+impl Act for CreateUser {
+    /// The subid files: userdel takes lines of the user's name with it, also those that were there before the user.
+    type Before = Vec<FileState>;
+
+    fn changes(&self) -> String {
+        format!("creates the system user {} (no login, no password)", self.name)
+    }
+
+    fn undone_by(&self) -> String {
+        format!("removes the user {}", self.name)
+    }
+
+    fn is_done(&self, _: &Host<'_>) -> Result<bool> {
+        let Some(user) = users::get_user_by_name(&self.name) else { return Ok(false) };
+        let fits = users::get_group_by_name(&self.group)
+            .is_some_and(|group| group.gid() == user.primary_group_id())
+            && self.uid.is_none_or(|uid| user.uid() == uid)
+            && user.uid() != 0
+            && user.home_dir() == self.home;
+        if !fits {
+            bail!(
+                "there is a user {} already, with another uid, group or home: remove it, or choose another name (--nix-user)",
+                self.name
+            );
+        }
+        Ok(true)
+    }
+
+    fn capture(&self, host: &Host<'_>) -> Result<Self::Before> {
+        SUBID_FILES.iter().map(|path| FileState::capture(Path::new(path), host)).collect()
+    }
+
+    fn apply(&self, host: &Host<'_>, _: &Self::Before) -> Result<()> {
+        if self.is_done(host)? {
+            return Ok(());
+        }
+        let gid = format!("--gid={}", gid_of(&self.group)?);
+        let uid = self.uid.map(|uid| format!("--uid={uid}"));
+        let home = format!("--home-dir={}", self.home.display());
+        let comment = format!("--comment={}", self.comment);
+        let fixed = ["--system", "--no-create-home", "--no-user-group", "--shell=/usr/sbin/nologin"];
+        let given = [gid.as_str(), &home, &comment];
+        let words = fixed.into_iter().chain(given).chain(uid.as_deref()).chain([self.name.as_str()]);
+        command::run("useradd", &words.collect::<Vec<_>>())?;
+        Ok(())
+    }
+
+    fn undo(&self, host: &Host<'_>, before: &Self::Before) -> Result<()> {
+        if users::get_user_by_name(&self.name).is_some() {
+            command::run("userdel", &[&self.name])?;
+        }
+        for (path, state) in SUBID_FILES.iter().zip(before) {
+            self.give_back_lines(Path::new(path), state, host)?;
+        }
+        Ok(())
+    }
+}
+
+impl CreateUser {
+    /// Gives back the user's lines that a subid file held before there was a user.
+    fn give_back_lines(&self, path: &Path, before: &FileState, host: &Host<'_>) -> Result<()> {
+        let held = before.read(host)?;
+        let held = String::from_utf8_lossy(&held);
+        let _lock = AccountLock::take()?;
+        let is_ours = |line: &&str| line.split(':').next() == Some(&self.name);
+        let now = read_or_empty(path)?;
+        let gone: Vec<_> =
+            held.lines().filter(is_ours).filter(|line| !now.lines().any(|other| other == *line)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let rest: Vec<_> = held.lines().filter(|line| !is_ours(line)).collect();
+        if now.lines().eq(rest) {
+            return before.restore(path, host);
+        }
+        let end = if now.is_empty() || now.ends_with('\n') { "" } else { "\n" };
+        before.write_instead(path, &format!("{now}{end}{}\n", gone.join("\n")))
+    }
+}

@@ -1,0 +1,227 @@
+//! Nix's database: checked and copied while it is root's, opened and checked by its new owner afterwards.
+//!
+//! Once the `nix` user owns the database, root does not parse it any more: a child with that user's uid does.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::libc;
+use rusqlite::{Connection, OpenFlags};
+use serde::{Deserialize, Serialize};
+
+use super::{Act, Host, gid_of, show, uid_of};
+use crate::system::{command, files};
+
+/// How long another process may hold the database before we give up.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Checks the database, folds its write-ahead log in, and keeps a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackUpDatabase {
+    /// The database; a missing one (Nix was never used) is fine.
+    pub path: PathBuf,
+}
+
+impl BackUpDatabase {
+    fn copy(&self, host: &Host<'_>) -> PathBuf {
+        host.backups.join("db.sqlite")
+    }
+}
+
+impl Act for BackUpDatabase {
+    type Before = ();
+
+    fn changes(&self) -> String {
+        format!("checks {}, folds its write-ahead log in, keeps a copy", show(&self.path))
+    }
+
+    fn undone_by(&self) -> String {
+        "nothing to undo: the content stays, with all that was built since; the copy is kept".to_owned()
+    }
+
+    fn is_done(&self, _: &Host<'_>) -> Result<bool> {
+        Ok(!self.path.exists())
+    }
+
+    fn capture(&self, _: &Host<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        let owner = fs::symlink_metadata(&self.path)
+            .with_context(|| format!("cannot look at {}", show(&self.path)))?;
+        if !owner.is_file() || owner.uid() != 0 {
+            bail!("{} is not a file of root's, and root does not parse what others own", show(&self.path));
+        }
+        check(&self.path)?;
+        copy_durably(&self.path, &self.copy(host))
+            .with_context(|| format!("cannot copy {} to {}", show(&self.path), host.backups.display()))
+    }
+
+    fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Lets the new owner open the database for writing and check it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandOverDatabase {
+    /// The database.
+    pub path: PathBuf,
+    /// Its new owner.
+    pub user: String,
+    /// The owner's group.
+    pub group: String,
+}
+
+impl HandOverDatabase {
+    fn check_as_owner(&self) -> Result<()> {
+        // /proc/self/exe leads to this program also for a user who cannot enter the directory it lies in.
+        let output = command::clean("/proc/self/exe")
+            .arg("internal-check-database")
+            .arg(&self.path)
+            .uid(uid_of(&self.user)?)
+            .gid(gid_of(&self.group)?)
+            .output()
+            .context("cannot start the child that checks the database")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("{} cannot use {}: {}", self.user, show(&self.path), said.trim());
+        }
+        Ok(())
+    }
+}
+
+impl Act for HandOverDatabase {
+    type Before = ();
+
+    fn changes(&self) -> String {
+        format!("opens {} for writing as {} and checks it", show(&self.path), self.user)
+    }
+
+    fn undone_by(&self) -> String {
+        format!("folds its write-ahead log in as {} and checks it, before root owns it again", self.user)
+    }
+
+    fn is_done(&self, _: &Host<'_>) -> Result<bool> {
+        Ok(!self.path.exists())
+    }
+
+    fn capture(&self, _: &Host<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&self, _: &Host<'_>, (): &()) -> Result<()> {
+        self.check_as_owner()
+    }
+
+    fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        if fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.uid() == 0) {
+            return Ok(());
+        }
+        // A damaged database must not keep the machine from going back; the administrator must hear of it.
+        if let Err(error) = self.check_as_owner() {
+            host.observer.note(&format!(
+                "{error:#}; the copy from before the migration is {}",
+                host.backups.join("db.sqlite").display()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The child of the action `hand-over-database`: checks the database at `path` with the rights it was started with.
+///
+/// # Errors
+/// When the database cannot be opened for writing, or is damaged.
+pub fn child_main(path: &Path) -> Result<()> {
+    check(path)
+}
+
+/// Opens the database for writing, folds its log in, and checks it whole.
+fn check(path: &Path) -> Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let database =
+        Connection::open_with_flags(path, flags).with_context(|| format!("cannot open {}", show(path)))?;
+    let context = || format!("cannot check {}", show(path));
+    database.busy_timeout(BUSY_TIMEOUT).with_context(context)?;
+    let busy: i64 =
+        database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).with_context(context)?;
+    if busy != 0 {
+        bail!("{} is in use by another process: stop what runs nix, and try again", show(path));
+    }
+    database.execute_batch("BEGIN IMMEDIATE; ROLLBACK;").with_context(context)?;
+    let verdict: String =
+        database.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).with_context(context)?;
+    if verdict != "ok" {
+        bail!("{} is damaged ({verdict}): repair it with nix-store --verify before migrating", show(path));
+    }
+    Ok(())
+}
+
+fn copy_durably(from: &Path, to: &Path) -> io::Result<()> {
+    let mut source = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(from)?;
+    let _ = fs::remove_file(to);
+    let mut copy: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    io::copy(&mut source, &mut copy)?;
+    copy.sync_all()?;
+    files::sync_parent(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_host::host;
+    use super::*;
+
+    fn database(dir: &Path) -> PathBuf {
+        let path = dir.join("db.sqlite");
+        let database = Connection::open(&path).unwrap();
+        database
+            .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1);")
+            .unwrap();
+        path
+    }
+
+    #[test]
+    fn the_copy_holds_what_was_in_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path());
+        fs::create_dir(&host.backups).unwrap();
+        let path = database(dir.path());
+        let writer = Connection::open(&path).unwrap();
+        writer.execute_batch("INSERT INTO t VALUES (2);").unwrap();
+        let action = BackUpDatabase { path };
+        action.apply(&host, &()).unwrap();
+        action.apply(&host, &()).unwrap();
+        let copy = Connection::open(host.backups.join("db.sqlite")).unwrap();
+        let rows: i64 = copy.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 2);
+    }
+
+    #[test]
+    fn damage_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = database(dir.path());
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..].fill(0xa5);
+        fs::write(&path, bytes).unwrap();
+        assert!(check(&path).is_err());
+    }
+
+    #[test]
+    fn a_link_is_not_a_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link.sqlite");
+        std::os::unix::fs::symlink(database(dir.path()), &link).unwrap();
+        assert!(check(&link).is_err());
+        assert!(BackUpDatabase { path: link }.apply(&host(dir.path()), &()).is_err());
+    }
+}

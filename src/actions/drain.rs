@@ -1,0 +1,156 @@
+//! Waiting for builds, and ending what serves connections.
+//!
+//! Nix's unit has `KillMode=process`, so that a restarted daemon does not kill builds: stopping it leaves a process
+//! for each connection, and their builders.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Host;
+use crate::facts;
+
+/// How long a connection without a build may live on before it is closed.
+const IDLE_GRACE: Duration = Duration::from_secs(10);
+/// How long a process that was asked to end may take.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(200);
+/// Where the database and its locks lie.
+const DATABASE: &str = "/nix/var/nix/db";
+/// What serves connections, by the name of the program.
+const SERVERS: [&str; 1] = ["nix-daemon"];
+
+/// Who runs Nix.
+pub struct Processes<'a> {
+    /// Uids that builds run under.
+    pub build_uids: &'a [u32],
+    /// Uids that the daemon runs under: others may run a `nix-daemon --stdio` of their own.
+    pub daemon_uids: &'a [u32],
+}
+
+/// What still runs, by process id.
+struct Running {
+    builds: Vec<i32>,
+    servers: Vec<i32>,
+}
+
+/// Returns when nothing of Nix runs any more: builds and root's own commands are waited for, connections that build
+/// nothing are closed.
+///
+/// # Errors
+/// When builds or commands take longer than `timeout`, when a process does not end, and when the run is to stop.
+pub fn drain(host: &Host<'_>, processes: &Processes<'_>, timeout: Duration) -> Result<()> {
+    let start = Instant::now();
+    let mut idle_since = start;
+    loop {
+        host.check_cancelled()?;
+        let running = processes.running();
+        if running.builds.is_empty() && running.servers.is_empty() {
+            let Some(holder) = database_holder() else { return Ok(()) };
+            if start.elapsed() >= timeout {
+                bail!(
+                    "process {} ({}) still has Nix's database open after {} s: end it, and try again",
+                    holder.pid,
+                    holder.command.join(" "),
+                    timeout.as_secs()
+                );
+            }
+            host.observer.advance(
+                start.elapsed().as_secs(),
+                timeout.as_secs(),
+                "s waiting for root's own commands",
+            );
+        } else if !running.builds.is_empty() {
+            idle_since = Instant::now();
+            if start.elapsed() >= timeout {
+                bail!(
+                    "{} build processes still run after {} s: wait for them, or give them longer with --drain-timeout",
+                    running.builds.len(),
+                    timeout.as_secs()
+                );
+            }
+            host.observer.advance(start.elapsed().as_secs(), timeout.as_secs(), "s waiting for builds");
+        } else if idle_since.elapsed() >= IDLE_GRACE {
+            host.observer.note(&format!("closing {} connections that build nothing", running.servers.len()));
+            return processes.end(&running.servers);
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Somebody who works on the store without a daemon: root's own `nix`, which opens the database itself.
+fn database_holder() -> Option<facts::RawProcess> {
+    let has_database = |pid: i32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        files.filter_map(|file| fs::read_link(file.path()).ok()).any(|file| file.starts_with(DATABASE))
+    };
+    facts::running_processes().into_iter().find(|process| !process.in_container && has_database(process.pid))
+}
+
+impl Processes<'_> {
+    fn running(&self) -> Running {
+        let mut running = Running { builds: Vec::new(), servers: Vec::new() };
+        for process in facts::running_processes().into_iter().filter(|process| !process.in_container) {
+            if self.build_uids.contains(&process.uid) {
+                running.builds.push(process.pid);
+            } else if self.daemon_uids.contains(&process.uid) && SERVERS.contains(&process.program.as_str()) {
+                running.servers.push(process.pid);
+            }
+        }
+        running
+    }
+
+    fn end(&self, servers: &[i32]) -> Result<()> {
+        let start = Instant::now();
+        let mut left = servers.to_vec();
+        let mut signal = Signal::SIGTERM;
+        while start.elapsed() < 2 * KILL_GRACE {
+            // Those that run now, looked at once more: a process id may have gone to somebody else.
+            left = self.running().servers;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if start.elapsed() >= KILL_GRACE {
+                signal = Signal::SIGKILL;
+            }
+            for pid in &left {
+                // One that ended meanwhile is what is wanted.
+                let _ = kill(Pid::from_raw(*pid), signal);
+            }
+            thread::sleep(POLL);
+        }
+        bail!("the daemon's processes {left:?} do not end: end them, and try again")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use super::super::test_host::host;
+    use super::*;
+
+    /// A uid that no account has.
+    const BUILDER: u32 = 3_999_999_999;
+
+    #[test]
+    fn a_build_that_ends_in_time_is_waited_for_and_one_that_does_not_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let processes = Processes { build_uids: &[BUILDER], daemon_uids: &[BUILDER] };
+        let mut build = Command::new("sleep").arg("3").uid(BUILDER).spawn().unwrap();
+        let error = drain(&host(dir.path()), &processes, Duration::ZERO).unwrap_err().to_string();
+        assert!(
+            error.contains("1 build processes still run") && error.contains("--drain-timeout"),
+            "{error}"
+        );
+        assert!(build.try_wait().unwrap().is_none(), "the build was not touched");
+        let waiter = thread::spawn(move || build.wait());
+        drain(&host(dir.path()), &processes, Duration::from_secs(60)).unwrap();
+        assert!(waiter.join().unwrap().unwrap().success(), "it ended by itself");
+    }
+}

@@ -1,0 +1,64 @@
+//! Nothing of Nix runs from here on, in either direction.
+//!
+//! The units are masked before this step and after its undoing, but a machine that restarted in the middle of a run may
+//! have started them before that: what changes hands next must have nobody at work in it.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::drain::{Processes, drain};
+use super::{Act, Host, uid_of};
+use crate::platform::systemd;
+use crate::types::UnitName;
+
+/// Parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepStopped {
+    /// The units of the old daemon and of the new one.
+    pub units: Vec<UnitName>,
+    /// What they start, by pattern.
+    pub stop_with: Vec<String>,
+    /// The new owner of the store, by name.
+    pub user: String,
+    /// Uids that builds run under.
+    pub build_uids: Vec<u32>,
+    /// How long builds are waited for, in seconds.
+    pub drain_timeout: u64,
+}
+
+impl Act for KeepStopped {
+    type Before = ();
+
+    fn changes(&self) -> String {
+        "makes sure that nothing of Nix runs, also after a restart in the middle".to_owned()
+    }
+
+    fn undone_by(&self) -> String {
+        "the same, before anything changes hands again".to_owned()
+    }
+
+    fn is_done(&self, _: &Host<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn capture(&self, _: &Host<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        systemd::stop(&self.units)?;
+        for pattern in &self.stop_with {
+            systemd::stop(&systemd::matching(pattern)?)?;
+        }
+        let daemon_uids = [0, uid_of(&self.user)?];
+        let processes = Processes { build_uids: &self.build_uids, daemon_uids: &daemon_uids };
+        drain(host, &processes, Duration::from_secs(self.drain_timeout))
+    }
+
+    fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        self.apply(host, &())
+    }
+}

@@ -1,0 +1,172 @@
+//! Everything below a directory changes hands.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::statvfs::statvfs;
+use serde::{Deserialize, Serialize};
+
+use super::{Act, Host, gid_of, show, uid_of};
+use crate::reown::{self, Listed, Outcome, Progress, ReownError, Rule, Tree};
+use crate::types::SubidRange;
+
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(150);
+/// How many paths of a kind are named in a note.
+const NAMED: usize = 5;
+
+/// Parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reown {
+    /// The directory.
+    pub root: PathBuf,
+    /// Whether the directory itself changes hands too.
+    #[serde(default)]
+    pub include_root: bool,
+    /// Paths below it, relative to it, that are left alone.
+    #[serde(default)]
+    pub skip: Vec<PathBuf>,
+    /// The new owner, by name.
+    pub user: String,
+    /// The new group, by name.
+    pub group: String,
+    /// Uids besides root's whose files change hands: the build users'.
+    pub also_from: Vec<u32>,
+    /// Uids that builds have since: what they left behind goes to root when this is undone.
+    pub left_overs: SubidRange,
+}
+
+impl Reown {
+    fn tree(&self) -> Tree {
+        Tree { root: self.root.clone(), skip: self.skip.clone(), include_root: self.include_root }
+    }
+
+    /// The exceptions to "everything was root:root". Made before the first change, so without it nothing was changed.
+    fn record(&self, host: &Host<'_>) -> PathBuf {
+        let name = self.root.to_string_lossy().trim_matches('/').replace('/', "-");
+        host.backups.join(format!("owners-{name}"))
+    }
+
+    /// Tells what was left alone, and fails when anything did not change hands that should have: what stays root's the
+    /// daemon can never delete, and what stays the nix user's after a rollback it can still write.
+    fn settle(&self, host: &Host<'_>, outcome: &Outcome) -> Result<()> {
+        report(host, &self.root, outcome);
+        let left = [
+            (
+                &outcome.foreign_links,
+                "have names outside it; find those with find -xdev -samefile, and remove them",
+            ),
+            (&outcome.refused, "are immutable or append-only; see lsattr, and use chattr -i -a"),
+            (&outcome.unsettled, "kept changing; end the processes that change them"),
+        ];
+        let left: Vec<_> = left.into_iter().filter(|(list, _)| list.count > 0).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let words = left.iter().map(|(list, text)| format!("{} {text} ({})", list.count, some(list)));
+        let words: Vec<_> = words.collect();
+        bail!("not everything below {} could change hands: {}", show(&self.root), words.join("; "))
+    }
+
+    /// Does `work` while another thread tells how far it is.
+    fn watched(
+        &self,
+        host: &Host<'_>,
+        work: impl FnOnce(&Progress) -> Result<Outcome, ReownError>,
+    ) -> Result<Outcome> {
+        let progress = Progress::default();
+        let total = used_inodes(&self.root);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let outcome = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    host.observer.advance(progress.visited.load(Ordering::Relaxed), total, "files");
+                    thread::sleep(TICK);
+                }
+            });
+            let outcome = work(&progress);
+            done.store(true, Ordering::Relaxed);
+            outcome
+        });
+        Ok(outcome?)
+    }
+}
+
+impl Act for Reown {
+    type Before = ();
+
+    fn changes(&self) -> String {
+        let what = if self.include_root { "" } else { "what is in " };
+        let builds = if self.also_from.is_empty() { "" } else { " or a build user" };
+        format!(
+            "gives {what}{}, as far as root{builds} owns it, to {}:{}",
+            show(&self.root),
+            self.user,
+            self.group
+        )
+    }
+
+    fn undone_by(&self) -> String {
+        "gives it back to root, and every exception to whom it belonged; what was added since becomes root's"
+            .to_owned()
+    }
+
+    fn is_done(&self, _: &Host<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn capture(&self, _: &Host<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        let from = std::iter::once(0).chain(self.also_from.iter().copied()).collect();
+        let rule = Rule { from, to_uid: uid_of(&self.user)?, to_gid: gid_of(&self.group)? };
+        let record = self.record(host);
+        let outcome = self
+            .watched(host, |progress| reown::reown(&self.tree(), &rule, &record, progress, host.cancelled))?;
+        self.settle(host, &outcome)
+    }
+
+    fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        let record = self.record(host);
+        if !record.exists() {
+            return Ok(());
+        }
+        let owner = uid_of(&self.user).context("its owner is needed to know what was changed")?;
+        let outcome = self.watched(host, |progress| {
+            reown::restore(&self.tree(), &record, owner, Some(self.left_overs), progress, host.cancelled)
+        })?;
+        self.settle(host, &outcome)
+    }
+}
+
+fn report(host: &Host<'_>, root: &Path, outcome: &Outcome) {
+    let lists = [
+        (&outcome.other_mounts, "mount points below it are left alone"),
+        (
+            &outcome.special_modes,
+            "set-uid, set-gid or capability files lost that mark, or did not get it back",
+        ),
+    ];
+    for (list, text) in lists {
+        if list.count > 0 {
+            host.observer.note(&format!("{}: {} {text}: {}", root.display(), list.count, some(list)));
+        }
+    }
+}
+
+fn some(list: &Listed) -> String {
+    let named: Vec<_> = list.paths.iter().take(NAMED).map(|path| format!("{path:?}")).collect();
+    let more = if list.count > NAMED as u64 { ", ..." } else { "" };
+    format!("{}{more}", named.join(", "))
+}
+
+/// About how many files there are: those of the whole file system, an upper bound. 0 when it does not say.
+fn used_inodes(path: &Path) -> u64 {
+    statvfs(path).map_or(0, |stat| stat.files().saturating_sub(stat.files_free()))
+}

@@ -1,0 +1,124 @@
+//! Owner, group and mode of one path that root controls.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use nix::libc;
+use serde::{Deserialize, Serialize};
+
+use super::create_directory::octal;
+use super::{Act, Host, gid_of, show, uid_of};
+use crate::system::files::Ownership;
+
+/// Parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetOwner {
+    /// A directory, which is no link.
+    pub path: PathBuf,
+    /// Owner, by name.
+    pub owner: String,
+    /// Group, by name.
+    pub group: String,
+    /// Permission bits in octal.
+    pub mode: String,
+}
+
+/// What it was.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Was {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
+
+impl SetOwner {
+    /// Its parents are root's, so the path means what it says; a link in its place is refused all the same.
+    fn open(&self) -> Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+            .open(&self.path)
+            .with_context(|| format!("cannot open the directory {}", show(&self.path)))
+    }
+
+    fn set(&self, ownership: Ownership) -> Result<()> {
+        let context = || format!("cannot change the owner of {}", show(&self.path));
+        let directory = self.open()?;
+        fchown(&directory, Some(ownership.uid), Some(ownership.gid)).with_context(context)?;
+        directory.set_permissions(Permissions::from_mode(ownership.mode)).with_context(context)?;
+        directory.sync_all().with_context(context)
+    }
+
+    fn now(&self) -> Result<Ownership> {
+        let metadata =
+            self.open()?.metadata().with_context(|| format!("cannot look at {}", show(&self.path)))?;
+        Ok(Ownership::of(&metadata))
+    }
+
+    fn wanted(&self) -> Result<Ownership> {
+        Ok(Ownership { uid: uid_of(&self.owner)?, gid: gid_of(&self.group)?, mode: octal(&self.mode)? })
+    }
+}
+
+impl Act for SetOwner {
+    type Before = Was;
+
+    fn changes(&self) -> String {
+        format!("gives {} to {}:{} with mode {}", show(&self.path), self.owner, self.group, self.mode)
+    }
+
+    fn undone_by(&self) -> String {
+        "gives back owner, group and mode".to_owned()
+    }
+
+    fn is_done(&self, _: &Host<'_>) -> Result<bool> {
+        Ok(self.now()? == self.wanted()?)
+    }
+
+    fn capture(&self, _: &Host<'_>) -> Result<Was> {
+        let Ownership { uid, gid, mode } = self.now()?;
+        Ok(Was { uid, gid, mode })
+    }
+
+    fn apply(&self, _: &Host<'_>, _: &Was) -> Result<()> {
+        self.set(self.wanted()?)
+    }
+
+    fn undo(&self, _: &Host<'_>, was: &Was) -> Result<()> {
+        self.set(Ownership { uid: was.uid, gid: was.gid, mode: was.mode })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_host::host;
+    use super::*;
+
+    #[test]
+    fn a_link_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("link");
+        std::os::unix::fs::symlink("/etc", &path).unwrap();
+        let action =
+            SetOwner { path, owner: "root".to_owned(), group: "root".to_owned(), mode: "0700".to_owned() };
+        assert!(action.apply(&host(dir.path()), &Was { uid: 0, gid: 0, mode: 0 }).is_err());
+    }
+
+    #[test]
+    fn mode_goes_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("directory");
+        std::fs::create_dir(&path).unwrap();
+        let action =
+            SetOwner { path, owner: "root".to_owned(), group: "root".to_owned(), mode: "1775".to_owned() };
+        let host = host(dir.path());
+        let was = action.capture(&host).unwrap();
+        action.apply(&host, &was).unwrap();
+        assert!(action.is_done(&host).unwrap());
+        action.undo(&host, &was).unwrap();
+        assert_eq!(action.now().unwrap().mode, was.mode);
+    }
+}

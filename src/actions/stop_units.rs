@@ -1,0 +1,55 @@
+//! Units are stopped, and what they left running ends.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::drain::{Processes, drain};
+use super::{Act, Host};
+use crate::platform::systemd;
+use crate::types::UnitName;
+
+/// Parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopUnits {
+    /// The units.
+    pub units: Vec<UnitName>,
+    /// Uids that builds run under.
+    pub build_uids: Vec<u32>,
+    /// How long builds are waited for, in seconds.
+    pub drain_timeout: u64,
+}
+
+impl Act for StopUnits {
+    /// The units that ran.
+    type Before = Vec<UnitName>;
+
+    fn changes(&self) -> String {
+        let units = systemd::names(&self.units);
+        format!("stops {units}; waits up to {} s for builds, then closes connections", self.drain_timeout)
+    }
+
+    fn undone_by(&self) -> String {
+        "starts those that ran".to_owned()
+    }
+
+    fn is_done(&self, _: &Host<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn capture(&self, _: &Host<'_>) -> Result<Vec<UnitName>> {
+        systemd::active(&self.units)
+    }
+
+    fn apply(&self, host: &Host<'_>, _: &Vec<UnitName>) -> Result<()> {
+        systemd::stop(&self.units)?;
+        let processes = Processes { build_uids: &self.build_uids, daemon_uids: &[0] };
+        drain(host, &processes, Duration::from_secs(self.drain_timeout))
+    }
+
+    fn undo(&self, _: &Host<'_>, active: &Vec<UnitName>) -> Result<()> {
+        systemd::start(active)
+    }
+}

@@ -1,0 +1,65 @@
+//! The finished state is proved on the live machine.
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{Act, Host, gid_of, uid_of};
+use crate::types::SubidRange;
+use crate::verify::{self, Target};
+
+/// Parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    /// The user that owns the store.
+    pub user: String,
+    /// Its group.
+    pub group: String,
+    /// First uid of builds.
+    pub start: u32,
+    /// How many.
+    pub count: u32,
+    /// Uids of the build users of before, which must own nothing now.
+    pub build_uids: Vec<u32>,
+}
+
+impl Act for Verify {
+    type Before = ();
+
+    fn changes(&self) -> String {
+        "connects, builds and plants a GC root, and removes what that made; a failing check undoes the run"
+            .to_owned()
+    }
+
+    fn undone_by(&self) -> String {
+        "nothing to undo".to_owned()
+    }
+
+    fn is_done(&self, _: &Host<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn capture(&self, _: &Host<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        let range = SubidRange { start: self.start, count: self.count };
+        let mut target = Target::new(uid_of(&self.user)?, gid_of(&self.group)?, range);
+        target.build_users_uids.clone_from(&self.build_uids);
+        let report = verify::run(&target, &mut |result| {
+            let word = if result.outcome.passed { "proved" } else { "FAILED" };
+            host.observer.note(&format!("{word}: {} ({})", result.title, result.outcome.seen));
+        });
+        let failed: Vec<_> =
+            report.checks.iter().filter(|check| !check.outcome.passed).map(|check| check.key).collect();
+        if !failed.is_empty() {
+            bail!("these checks failed: {}", failed.join(", "));
+        }
+        Ok(())
+    }
+
+    fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
+        Ok(())
+    }
+}

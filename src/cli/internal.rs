@@ -1,0 +1,24 @@
+//! What this program runs of itself with another user's rights: `nix-unroot internal-NAME ARGS`. Not for people, and
+//! not in `--help`.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Runs the child that the arguments name; `None` when they name none.
+pub fn run(args: &[OsString]) -> Option<ExitCode> {
+    let (name, args) = args.split_first()?;
+    let code = match (name.to_str()?, args) {
+        ("internal-check-database", [path]) => match crate::actions::database_child_main(Path::new(path)) {
+            Ok(()) => 0,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "{error:#}");
+                1
+            }
+        },
+        (crate::verify::HANDSHAKE_COMMAND, args) => crate::verify::handshake_child_main(args),
+        (name, args) => crate::facts::child_main(name, args)?,
+    };
+    Some(code.into())
+}

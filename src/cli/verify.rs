@@ -1,0 +1,44 @@
+//! `verify`.
+
+use anyhow::{Context, Result, bail};
+use console::Style;
+
+use super::exit::Exit;
+use super::{Session, require_root};
+use crate::facts::{self, Flavour};
+use crate::plan;
+use crate::verify::{self, CheckResult, Target};
+
+pub fn verify(session: &Session) -> Result<Exit> {
+    require_root("verifying")?;
+    let mut options = session.options()?;
+    let facts = facts::gather(&facts::Machine::live());
+    if facts.flavour != Flavour::Unprivileged {
+        bail!(
+            "Nix is not run unprivileged by nix-unroot here, so there is nothing to verify: see nix-unroot inspect"
+        );
+    }
+    // The unit knows better than an option whom the migration was for.
+    if let Some(user) = facts.unit("nix-daemon@.service").and_then(|unit| unit.user.clone()) {
+        options.nix_user = user;
+    }
+    let user = users::get_user_by_name(&options.nix_user)
+        .with_context(|| format!("there is no user {:?}: name Nix's with --nix-user", options.nix_user))?;
+    let range = plan::build_range(&facts, &options).context("the user has no range in /etc/subuid")?;
+    let mut target = Target::new(user.uid(), user.primary_group_id(), range);
+    target.build_users_uids = facts.build_users.members.iter().map(|(_, uid)| *uid).collect();
+    let report = verify::run(&target, &mut |result| tell(session, result));
+    session.output.document(&report)?;
+    Ok(if report.passed { Exit::Done } else { Exit::Failed })
+}
+
+fn tell(session: &Session, result: &CheckResult) {
+    let word = match result.outcome.passed {
+        true => Style::new().green().apply_to("ok    "),
+        false => Style::new().red().bold().apply_to("FAILED"),
+    };
+    session.output.line(&format!("{word} {} [{}]: {}", result.title, result.key, result.outcome.seen));
+    if let Some(remedy) = &result.outcome.remedy {
+        session.output.line(&format!("       remedy: {remedy}"));
+    }
+}

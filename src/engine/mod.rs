@@ -1,0 +1,288 @@
+//! Runs plans: does steps, records each transition before it happens, undoes what has to be undone.
+//!
+//! ```text
+//! step:  pending -> skipped                     it was already so
+//!        pending -> doing -> done               captured state is committed with "doing"
+//!        doing | done -> undoing -> undone      in reverse order
+//! run:   applying -> applied                    all steps done or skipped
+//!        applying | applied -> undoing -> undone
+//! ```
+//!
+//! A process that dies anywhere leaves a run that is "applying" or "undoing". [`Engine::resume`] goes on in the
+//! recorded direction; [`Engine::roll_back`] goes back from either.
+
+pub mod checkpoint;
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail};
+
+use crate::actions::{Host, Observer};
+use crate::journal::{Journal, Run, RunState, StepRecord, StepState};
+use crate::plan::{Plan, Step};
+
+/// Who watches a run, step by step.
+pub trait RunObserver: Observer {
+    /// A step begins. `index` counts from 0.
+    fn step_begins(&self, direction: Direction, index: usize, total: usize, step: &Step);
+    /// A step ended.
+    fn step_ends(&self, direction: Direction, index: usize, step: &Step, ending: &StepEnding);
+    /// This observer as what actions see of it.
+    fn as_observer(&self) -> &dyn Observer;
+}
+
+/// Which way a run goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Steps are done.
+    Forward,
+    /// Steps are undone.
+    Back,
+}
+
+/// How a step ended.
+#[derive(Debug)]
+pub enum StepEnding {
+    /// Done, or undone.
+    Done,
+    /// It was already so.
+    Skipped,
+    /// It failed.
+    Failed(anyhow::Error),
+}
+
+/// How a run ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All steps are done.
+    Applied,
+    /// A step failed, and all that was done is undone.
+    FailedAndUndone,
+    /// All is undone, as asked.
+    Undone,
+    /// A step failed, and what was done stays (`--keep-partial`), or undoing failed too.
+    Stuck,
+}
+
+/// Records a new run of `plan`; returns its number.
+///
+/// # Errors
+/// When an earlier run is not ended: undoing this one would not undo that one. When the journal cannot be written.
+pub fn begin(journal: &mut Journal, backups: &Path, plan: &Plan) -> Result<i64> {
+    if let Some(run) = journal.current()? {
+        bail!(
+            "run {} ({}) is not undone: nix-unroot rollback ends it, nix-unroot history shows it",
+            run.id,
+            run.plan_name
+        );
+    }
+    let ids: Vec<_> = plan.steps.iter().map(|step| step.id.as_str()).collect();
+    let run = journal.begin(&plan.name, &plan.to_json()?, &ids)?;
+    // Backups of a journal that is gone are nobody's any more, but are kept aside.
+    let directory = run_directory(backups, run);
+    if directory.exists() {
+        let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let aside = directory.with_extension(format!("before-{seconds}"));
+        fs::rename(&directory, &aside)
+            .with_context(|| format!("cannot move {} away", directory.display()))?;
+    }
+    Ok(run)
+}
+
+fn run_directory(backups: &Path, run: i64) -> PathBuf {
+    backups.join(format!("run-{run}"))
+}
+
+/// Runs plans against the machine it is on.
+pub struct Engine<'a> {
+    /// Where everything is recorded.
+    pub journal: &'a mut Journal,
+    /// Directory of backups; each run has one of its own below it.
+    pub backups: PathBuf,
+    /// Who watches.
+    pub observer: &'a dyn RunObserver,
+    /// Set by a signal: the run stops at the next safe point.
+    pub cancelled: &'a AtomicBool,
+    /// Leaves what was done when a step fails.
+    pub keep_partial: bool,
+}
+
+impl std::fmt::Debug for Engine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("backups", &self.backups).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Engine<'a> {
+    /// Does the steps of a run that [`begin`] recorded.
+    ///
+    /// # Errors
+    /// Only when the journal fails; a failing step is an [`Ending`].
+    pub fn apply(&mut self, run: i64, plan: &Plan) -> Result<Ending> {
+        checkpoint::reach("run:begun");
+        self.forward(run, plan)
+    }
+
+    /// Goes on with a run that was interrupted, in the direction that it had.
+    ///
+    /// # Errors
+    /// When the journal fails or holds what this version does not know.
+    pub fn resume(&mut self, run: &Run) -> Result<Ending> {
+        let plan = recorded_plan(run)?;
+        match run.state {
+            RunState::Applying => self.forward(run.id, &plan),
+            RunState::Undoing => self.back(run.id, &plan, Ending::Undone),
+            RunState::Applied => Ok(Ending::Applied),
+            RunState::Undone => Ok(Ending::Undone),
+        }
+    }
+
+    /// Undoes a run, finished or not.
+    ///
+    /// # Errors
+    /// As [`Engine::resume`].
+    pub fn roll_back(&mut self, run: &Run) -> Result<Ending> {
+        self.back(run.id, &recorded_plan(run)?, Ending::Undone)
+    }
+
+    fn forward(&mut self, run: i64, plan: &Plan) -> Result<Ending> {
+        let host = self.host(run)?;
+        for (index, (step, record)) in plan.steps.iter().zip(self.records(run, plan)?).enumerate() {
+            if matches!(record.state, StepState::Done | StepState::Skipped) {
+                continue;
+            }
+            self.observer.step_begins(Direction::Forward, index, plan.steps.len(), step);
+            let ending = match self.do_step(&host, run, index, step, &record) {
+                Ok(ending) => ending,
+                Err(error) => StepEnding::Failed(error),
+            };
+            self.observer.step_ends(Direction::Forward, index, step, &ending);
+            if let StepEnding::Failed(error) = ending {
+                self.record_error(run, index, &error);
+                return match self.keep_partial {
+                    true => Ok(Ending::Stuck),
+                    false => self.back(run, plan, Ending::FailedAndUndone),
+                };
+            }
+        }
+        self.journal.set_run(run, RunState::Applied)?;
+        checkpoint::reach("run:applied");
+        Ok(Ending::Applied)
+    }
+
+    /// An error that cannot be recorded (the disk may be full) was shown already, and must not keep us from undoing.
+    fn record_error(&self, run: i64, index: usize, error: &anyhow::Error) {
+        let record = || {
+            let state = self.journal.steps(run)?[index].state;
+            self.journal.set_step(run, index, state, Some(&format!("{error:#}")))
+        };
+        if let Err(unrecorded) = record() {
+            self.observer.as_observer().note(&format!("this error is not in the journal: {unrecorded}"));
+        }
+    }
+
+    fn do_step(
+        &self,
+        host: &Host<'_>,
+        run: i64,
+        index: usize,
+        step: &Step,
+        record: &StepRecord,
+    ) -> Result<StepEnding> {
+        host.check_cancelled()?;
+        let captured = match &record.captured {
+            // It was begun before: what was there then is recorded, what is there now may be half ours.
+            Some(captured) if record.state == StepState::Doing => captured.clone(),
+            _ => {
+                if step.action.is_done(host)? {
+                    self.journal.set_step(run, index, StepState::Skipped, None)?;
+                    return Ok(StepEnding::Skipped);
+                }
+                let captured = step.action.capture(host)?;
+                checkpoint::reach(&format!("do:{}:captured", step.id));
+                self.journal.begin_step(run, index, &captured)?;
+                captured
+            }
+        };
+        checkpoint::reach(&format!("do:{}:recorded", step.id));
+        step.action.apply(host, &captured)?;
+        checkpoint::reach(&format!("do:{}:applied", step.id));
+        self.journal.set_step(run, index, StepState::Done, None)?;
+        checkpoint::reach(&format!("do:{}:done", step.id));
+        Ok(StepEnding::Done)
+    }
+
+    /// Undoes steps, the last first, and stops at the first that cannot be undone: those before it rely on it.
+    fn back(&mut self, run: i64, plan: &Plan, ending: Ending) -> Result<Ending> {
+        self.journal.set_run(run, RunState::Undoing)?;
+        checkpoint::reach("run:undoing");
+        // A signal stopped the way forward, or an earlier run; going back is not to be stopped halfway by the same one.
+        self.cancelled.store(false, Ordering::Relaxed);
+        let host = self.host(run)?;
+        for (index, (step, record)) in plan.steps.iter().zip(self.records(run, plan)?).enumerate().rev() {
+            let Some(captured) = &record.captured else { continue };
+            if record.state == StepState::Undone {
+                continue;
+            }
+            self.observer.step_begins(Direction::Back, index, plan.steps.len(), step);
+            let undone = self.undo_step(&host, run, index, step, captured);
+            let failed = undone.as_ref().err().map(|error| format!("{error:#}"));
+            let step_ending = undone.map_or_else(StepEnding::Failed, |()| StepEnding::Done);
+            self.observer.step_ends(Direction::Back, index, step, &step_ending);
+            if let Some(error) = failed {
+                self.journal.set_step(run, index, StepState::Undoing, Some(&error))?;
+                return Ok(Ending::Stuck);
+            }
+        }
+        self.journal.set_run(run, RunState::Undone)?;
+        checkpoint::reach("run:undone");
+        Ok(ending)
+    }
+
+    fn undo_step(&self, host: &Host<'_>, run: i64, index: usize, step: &Step, captured: &str) -> Result<()> {
+        host.check_cancelled()?;
+        self.journal.set_step(run, index, StepState::Undoing, None)?;
+        checkpoint::reach(&format!("undo:{}:recorded", step.id));
+        step.action.undo(host, captured)?;
+        checkpoint::reach(&format!("undo:{}:applied", step.id));
+        self.journal.set_step(run, index, StepState::Undone, None)?;
+        checkpoint::reach(&format!("undo:{}:done", step.id));
+        Ok(())
+    }
+
+    fn records(&self, run: i64, plan: &Plan) -> Result<Vec<StepRecord>> {
+        let records = self.journal.steps(run)?;
+        let same = records.len() == plan.steps.len()
+            && records.iter().zip(&plan.steps).all(|(record, step)| record.id == step.id);
+        if !same {
+            bail!("the journal's steps of run {run} are not those of its plan: the journal is damaged");
+        }
+        Ok(records)
+    }
+
+    fn host(&self, run: i64) -> Result<Host<'a>> {
+        let backups = run_directory(&self.backups, run);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&backups)
+            .with_context(|| format!("cannot make the directory {}", backups.display()))?;
+        Ok(Host { backups, observer: self.observer.as_observer(), cancelled: self.cancelled })
+    }
+}
+
+fn recorded_plan(run: &Run) -> Result<Plan> {
+    Plan::read(&run.plan).with_context(|| {
+        format!(
+            "the plan of run {} holds what this nix-unroot does not know: use version {}, which began it",
+            run.id, run.tool_version
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! Rows that read as a scenario: which steps a run has, what happens to it, and what it does in which order.
+//!
+//! The effects are real files in a temporary directory.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::plan::Plan;
+
+/// Writes down what a run does.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<String>>);
+
+impl Observer for Recorder {
+    fn note(&self, _: &str) {}
+    fn advance(&self, _: u64, _: u64, _: &str) {}
+}
+
+impl RunObserver for Recorder {
+    fn step_begins(&self, _: Direction, _: usize, _: usize, _: &Step) {}
+
+    fn step_ends(&self, direction: Direction, _: usize, step: &Step, ending: &StepEnding) {
+        let way = if direction == Direction::Forward { "do" } else { "undo" };
+        let how = match ending {
+            StepEnding::Done => "",
+            StepEnding::Skipped => "-skipped",
+            StepEnding::Failed(_) => "-failed",
+        };
+        self.0.lock().unwrap().push(format!("{}:{way}{how}", step.id));
+    }
+
+    fn as_observer(&self) -> &dyn Observer {
+        self
+    }
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    journal: Journal,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&dir.path().join("state/journal.sqlite")).unwrap();
+        Self { dir, journal }
+    }
+
+    /// `file` writes a file of that name; `there` a file that is there already; `bad` fails, as its directory is missing.
+    fn plan(&self, steps: &[&str]) -> Plan {
+        let mut text =
+            "format = 1\nname = 'test'\nsummary = 's'\nmade_from = ''\nstages = { s = 'all' }\n".to_owned();
+        for id in steps {
+            let file = match *id {
+                "bad" => self.file("missing/bad"),
+                id => self.file(id),
+            };
+            if *id == "there" {
+                fs::write(&file, "there").unwrap();
+                fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+            }
+            text.push_str(&format!(
+                "[[step]]\nid = '{id}'\nstage = 's'\nwhy = 'w'\naction = 'write-file'\npath = '{}'\nmode = '0644'\ntext = '{id}'\n",
+                file.display()
+            ));
+        }
+        Plan::read(&text).unwrap()
+    }
+
+    fn apply(&mut self, keep_partial: bool, plan: &Plan) -> (String, Ending) {
+        let run = begin(&mut self.journal, &self.dir.path().join("backups"), plan).unwrap();
+        self.run(keep_partial, |engine| engine.apply(run, plan))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(
+        &mut self,
+        keep_partial: bool,
+        work: impl FnOnce(&mut Engine<'_>) -> Result<Ending>,
+    ) -> (String, Ending) {
+        let recorder = Recorder::default();
+        let cancelled = AtomicBool::new(false);
+        let mut engine = Engine {
+            journal: &mut self.journal,
+            backups: self.dir.path().join("backups"),
+            observer: &recorder,
+            cancelled: &cancelled,
+            keep_partial,
+        };
+        let ending = work(&mut engine).unwrap();
+        (recorder.0.into_inner().unwrap().join(" "), ending)
+    }
+
+    fn files(&self) -> Vec<String> {
+        let ours = |name: &String| !["state", "backups"].contains(&name.as_str());
+        let names = fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).filter(ours).collect();
+        names.sort();
+        names
+    }
+}
+
+#[test]
+fn runs_read_as_scenarios() {
+    /// Steps, `--keep-partial`, what happens, how it ends, and which files are there then.
+    type Row = (&'static [&'static str], bool, &'static str, Ending, &'static [&'static str]);
+    let rows: [Row; 5] = [
+        (&["a", "b"], false, "a:do b:do", Ending::Applied, &["a", "b"]),
+        (&["there", "a"], false, "there:do-skipped a:do", Ending::Applied, &["a", "there"]),
+        (
+            &["a", "there", "b", "bad", "c"],
+            false,
+            "a:do there:do-skipped b:do bad:do-failed bad:undo b:undo a:undo",
+            Ending::FailedAndUndone,
+            &["there"],
+        ),
+        (&["a", "bad", "c"], true, "a:do bad:do-failed", Ending::Stuck, &["a"]),
+        (&["bad"], false, "bad:do-failed bad:undo", Ending::FailedAndUndone, &[]),
+    ];
+    for (steps, keep_partial, events, ending, files) in rows {
+        let mut bench = Bench::new();
+        let plan = bench.plan(steps);
+        let (seen, ended) = bench.apply(keep_partial, &plan);
+        assert_eq!((seen.as_str(), ended), (events, ending), "{steps:?}");
+        assert_eq!(bench.files(), files, "{steps:?}");
+    }
+}
+
+#[test]
+fn a_finished_run_is_rolled_back_once() {
+    let mut bench = Bench::new();
+    let plan = bench.plan(&["a", "there", "b"]);
+    bench.apply(false, &plan);
+    let run = bench.journal.current().unwrap().unwrap();
+    let (seen, ended) = bench.run(false, |engine| engine.roll_back(&run));
+    assert_eq!((seen.as_str(), ended), ("b:undo a:undo", Ending::Undone));
+    assert_eq!(bench.files(), ["there"], "what was there before the run stays");
+    assert!(bench.journal.current().unwrap().is_none());
+}
+
+/// A run dies between any two durable writes; resuming gives what an undisturbed run gives, rolling back gives nothing.
+#[test]
+fn whatever_was_recorded_last_resume_and_rollback_are_exact() {
+    let states = [StepState::Pending, StepState::Doing, StepState::Done];
+    for died_in in ["a", "b", "c"] {
+        for state in states {
+            for applied in [false, true] {
+                for back in [false, true] {
+                    died(died_in, state, applied, back);
+                }
+            }
+        }
+    }
+}
+
+fn died(died_in: &str, state: StepState, applied: bool, back: bool) {
+    let ids = ["a", "b", "c"];
+    let mut bench = Bench::new();
+    let plan = bench.plan(&ids);
+    let run = bench.journal.begin("test", &plan.to_json().unwrap(), &ids).unwrap();
+    for (index, id) in ids.iter().enumerate() {
+        let last = *id == died_in;
+        if last && state == StepState::Pending {
+            break;
+        }
+        bench.journal.begin_step(run, index, r#"{"was":"absent"}"#).unwrap();
+        if !last || applied || state == StepState::Done {
+            fs::write(bench.file(id), id).unwrap();
+        }
+        if !last || state == StepState::Done {
+            bench.journal.set_step(run, index, StepState::Done, None).unwrap();
+        }
+        if last {
+            break;
+        }
+    }
+    let run = bench.journal.current().unwrap().unwrap();
+    let (_, ended) =
+        bench.run(false, |engine| if back { engine.roll_back(&run) } else { engine.resume(&run) });
+    let expected: (Ending, &[&str]) = if back { (Ending::Undone, &[]) } else { (Ending::Applied, &ids) };
+    assert_eq!(
+        (ended, bench.files()),
+        (expected.0, expected.1.iter().map(ToString::to_string).collect()),
+        "{died_in} {state:?}"
+    );
+}
+
+#[test]
+fn an_undo_that_fails_stops_and_the_next_one_goes_on() {
+    let mut bench = Bench::new();
+    let plan = bench.plan(&["a", "b"]);
+    bench.apply(false, &plan);
+    let run = bench.journal.current().unwrap().unwrap();
+    // A directory in the file's place cannot be removed as a file.
+    let blocked = bench.file("a");
+    fs::remove_file(&blocked).unwrap();
+    fs::create_dir(&blocked).unwrap();
+    let (seen, ended) = bench.run(false, |engine| engine.roll_back(&run));
+    assert_eq!((seen.as_str(), ended), ("b:undo a:undo-failed", Ending::Stuck));
+    let recorded = bench.journal.steps(run.id).unwrap();
+    assert!(recorded[0].error.as_deref().is_some_and(|error| error.contains("neither a file nor a link")));
+    fs::remove_dir(&blocked).unwrap();
+    let run = bench.journal.current().unwrap().unwrap();
+    let (seen, ended) = bench.run(false, |engine| engine.resume(&run));
+    assert_eq!((seen.as_str(), ended), ("a:undo", Ending::Undone));
+}
+
+#[test]
+fn an_unknown_action_in_the_journal_is_refused() {
+    let mut bench = Bench::new();
+    let text = bench.plan(&["a"]).to_json().unwrap().replace("write-file", "frobnicate");
+    bench.journal.begin("test", &text, &["a"]).unwrap();
+    let run = bench.journal.current().unwrap().unwrap();
+    let recorder = Recorder::default();
+    let cancelled = AtomicBool::new(false);
+    let backups = Path::new("/nonexistent").to_owned();
+    let mut engine = Engine {
+        journal: &mut bench.journal,
+        backups,
+        observer: &recorder,
+        cancelled: &cancelled,
+        keep_partial: false,
+    };
+    let error = format!("{:#}", engine.resume(&run).unwrap_err());
+    assert!(error.contains("does not know") && error.contains("frobnicate"), "{error}");
+}
+
+#[test]
+fn no_run_begins_over_one_that_is_not_undone() {
+    let mut bench = Bench::new();
+    let plan = bench.plan(&["a"]);
+    bench.apply(false, &plan);
+    let error = begin(&mut bench.journal, bench.dir.path(), &plan).unwrap_err().to_string();
+    assert!(error.contains("run 1") && error.contains("rollback"), "{error}");
+    assert_eq!(bench.journal.runs().unwrap().len(), 1);
+}
+
+#[test]
+fn backups_of_a_forgotten_run_are_not_added_to() {
+    let mut bench = Bench::new();
+    let old = bench.dir.path().join("backups/run-1");
+    fs::create_dir_all(&old).unwrap();
+    fs::write(old.join("owners"), "old").unwrap();
+    let plan = bench.plan(&["a"]);
+    bench.apply(false, &plan);
+    assert!(!old.join("owners").exists());
+    assert_eq!(fs::read_dir(bench.dir.path().join("backups")).unwrap().count(), 2, "it is kept aside");
+}

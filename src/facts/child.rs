@@ -1,0 +1,216 @@
+//! Children that do what this process must not do itself, with a time limit and a limit on what they may say.
+//!
+//! Root neither executes what lies below `/nix` nor parses what another user can write; it starts this same program
+//! again with a hidden subcommand and the rights of `nobody`. The child prints one JSON document.
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{database, userns};
+use crate::system::command::clean;
+
+/// The kernel's overflow uid and gid, `nobody` on every distribution: owner of nothing.
+pub const NOBODY: u32 = 65_534;
+/// Hidden subcommand: reads Nix's database, `internal-read-db FILE`.
+pub const READ_DATABASE: &str = "internal-read-db";
+/// Hidden subcommand: tries to make a user namespace, `internal-probe-userns`.
+pub const PROBE_USERNS: &str = "internal-probe-userns";
+/// Hidden subcommand: becomes `PROGRAM --version` under limits, `internal-run-version PROGRAM`.
+pub const RUN_VERSION: &str = "internal-run-version";
+
+/// What a child said.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+}
+
+/// Answers a hidden subcommand in a child that [`gather`](super::gather) started: `name` is the subcommand, `args` the rest.
+/// Its answer goes to standard output, which is the protocol between the two; a process that is no such child gets
+/// the same answer and harms nothing. `None` when `name` is none of the hidden subcommands; otherwise the exit
+/// status.
+pub fn child_main(name: &str, args: &[std::ffi::OsString]) -> Option<u8> {
+    let done = match (name, args) {
+        (READ_DATABASE, [path]) => answer(&limit().and_then(|()| database::read_here(Path::new(path)))),
+        (PROBE_USERNS, []) => answer(&userns::probe_here()),
+        (RUN_VERSION, [program]) => become_version(program),
+        (READ_DATABASE | PROBE_USERNS | RUN_VERSION, _) => Err(io::ErrorKind::InvalidInput.into()),
+        _ => return None,
+    };
+    Some(u8::from(done.is_err()))
+}
+
+/// A [`clean`] command that runs as `nobody` when this process is root. The standard library drops the supplementary
+/// groups together with the uid.
+pub(crate) fn as_nobody(program: &str) -> Command {
+    let mut command = clean(program);
+    become_user(&mut command, NOBODY, NOBODY);
+    command
+}
+
+/// Asks a hidden subcommand of `helper` as the given user (when this process is root), and parses its answer.
+///
+/// # Errors
+/// In words: that it could not start, said nothing usable in time, or its own error.
+pub(crate) fn ask<T: DeserializeOwned, S: AsRef<OsStr>>(
+    helper: &Path,
+    user: (u32, u32),
+    args: &[S],
+    timeout: Duration,
+) -> Result<T, String> {
+    let mut command = clean(&helper.to_string_lossy());
+    become_user(&mut command, user.0, user.1);
+    let output = output(command.args(args), timeout, 1 << 20).map_err(|error| cannot_run(helper, &error))?;
+    serde_json::from_slice::<Result<T, String>>(&output.stdout)
+        .map_err(|_| format!("the child that looks at it gave no answer ({})", output.status))?
+}
+
+/// Runs `command` in a process group of its own; it is killed after `timeout` or after `limit` bytes of output.
+pub(crate) fn output(command: &mut Command, timeout: Duration, limit: usize) -> io::Result<Output> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let said = listen(&mut child, Instant::now() + timeout, limit);
+    if said.is_err() {
+        // The group's id is the child's, which is not reaped yet, so it cannot be another's.
+        let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+        let _ = child.kill();
+    }
+    let status = child.wait()?;
+    Ok(Output { status, stdout: said? })
+}
+
+/// A child that is `nobody` can start this program only if everyone may execute it.
+fn cannot_run(helper: &Path, error: &io::Error) -> String {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return format!("the child that looks at it cannot run: {error}");
+    }
+    let program = std::fs::read_link(helper).unwrap_or_else(|_| helper.to_owned());
+    format!(
+        "the child that looks at it cannot run: others may not execute {} (chmod 755 it)",
+        program.display()
+    )
+}
+
+fn listen(child: &mut Child, deadline: Instant, limit: usize) -> io::Result<Vec<u8>> {
+    let mut stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let mut said = Vec::new();
+    let mut chunk = [0; 8192];
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "no end within the time given");
+    loop {
+        let left = deadline.checked_duration_since(Instant::now()).ok_or_else(late)?;
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        if poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
+            continue;
+        }
+        match stdout.read(&mut chunk)? {
+            0 => break,
+            read => said.extend_from_slice(&chunk[..read]),
+        }
+        if said.len() > limit {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "too much output"));
+        }
+    }
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            return Err(late());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(said)
+}
+
+fn become_user(command: &mut Command, uid: u32, gid: u32) {
+    if nix::unistd::geteuid().is_root() && uid != 0 {
+        command.uid(uid).gid(gid);
+    }
+}
+
+fn answer<T: Serialize>(result: &Result<T, String>) -> io::Result<()> {
+    serde_json::to_writer(io::stdout().lock(), result).map_err(io::Error::from)
+}
+
+/// Limits for a process that handles what it cannot trust: no new privileges, no core, no file, some time and memory.
+fn limit() -> Result<(), String> {
+    let set = |resource, value| setrlimit(resource, value, value);
+    nix::sys::prctl::set_no_new_privs()
+        .and_then(|()| set(Resource::RLIMIT_CORE, 0))
+        .and_then(|()| set(Resource::RLIMIT_FSIZE, 0))
+        .and_then(|()| set(Resource::RLIMIT_CPU, 300))
+        .and_then(|()| set(Resource::RLIMIT_AS, 8 << 30))
+        .map_err(|error| format!("cannot limit the child that looks at it: {error}"))
+}
+
+fn become_version(program: &OsStr) -> io::Result<()> {
+    limit().map_err(io::Error::other)?;
+    let seconds = 5;
+    setrlimit(Resource::RLIMIT_CPU, seconds, seconds)?;
+    Err(clean(&program.to_string_lossy()).env("HOME", "/var/empty").arg("--version").exec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = clean("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_child_that_hangs_or_floods_is_ended_with_its_children() {
+        let started = Instant::now();
+        let hang = output(&mut shell("sleep 60 & sleep 60"), Duration::from_millis(100), 100).unwrap_err();
+        assert_eq!(hang.kind(), io::ErrorKind::TimedOut);
+        let closed = output(&mut shell("exec >&-; sleep 60"), Duration::from_millis(100), 100).unwrap_err();
+        assert_eq!(closed.kind(), io::ErrorKind::TimedOut);
+        let flood =
+            output(&mut shell("while :; do echo yes; done"), Duration::from_secs(20), 100).unwrap_err();
+        assert_eq!(flood.kind(), io::ErrorKind::FileTooLarge);
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        assert_eq!(output(&mut shell("echo yes"), Duration::from_secs(20), 100).unwrap().stdout, b"yes\n");
+    }
+
+    #[test]
+    fn a_helper_that_speaks_something_else_is_an_error() {
+        let error =
+            ask::<u32, _>(Path::new("/bin/echo"), (0, 0), &["5"], Duration::from_secs(5)).unwrap_err();
+        assert!(error.contains("gave no answer"), "{error}");
+        let five =
+            ask::<u32, _>(Path::new("/bin/echo"), (0, 0), &[r#"{"Ok":5}"#], Duration::from_secs(5)).unwrap();
+        assert_eq!(five, 5);
+    }
+
+    #[test]
+    fn a_program_that_others_may_not_execute_is_named() {
+        let error =
+            ask::<u32, _>(Path::new("/etc/passwd"), (0, 0), &["x"], Duration::from_secs(5)).unwrap_err();
+        assert!(error.ends_with("others may not execute /etc/passwd (chmod 755 it)"), "{error}");
+    }
+
+    #[test]
+    fn other_subcommands_are_not_ours() {
+        assert_eq!(child_main("migrate", &[]), None);
+        assert_eq!(child_main(READ_DATABASE, &[]), Some(1));
+    }
+
+    #[test]
+    fn nobody_is_really_nobody() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let ids = output(as_nobody("id").arg("-G"), Duration::from_secs(5), 100).unwrap();
+        assert_eq!(String::from_utf8_lossy(&ids.stdout).trim(), "65534");
+    }
+}

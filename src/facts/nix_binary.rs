@@ -1,0 +1,142 @@
+//! Every Nix on the machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::child::RUN_VERSION;
+use super::machine::As;
+use super::packages::Package;
+use super::reader::Reader;
+use super::{NixBinary, Unit};
+use crate::types::{NixVersion, StorePath};
+
+/// Directories where a Nix may lie, besides the one the daemon's unit names.
+const DIRECTORIES: [&str; 8] = [
+    "/nix/var/nix/profiles/default/bin",
+    "/run/current-system/sw/bin",
+    "/usr/bin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/local/sbin",
+    "/opt/nix/bin",
+    "/root/.nix-profile/bin",
+];
+/// Names of store paths that hold a Nix, the longest first.
+const PACKAGE_NAMES: [&str; 7] =
+    ["determinate-nix-", "nix-everything-", "nix-super-", "nix-cli-", "nix-daemon-", "lix-", "nix-"];
+
+/// A Nix before its version is asked.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    pub path: PathBuf,
+    pub real_path: PathBuf,
+    pub runs_daemon: bool,
+}
+
+/// The Nix that the daemon's unit starts first, then the others; two names of one file in one directory count once.
+pub(crate) fn candidates(reader: &Reader<'_>, units: &[Unit]) -> Vec<Candidate> {
+    let daemon = units
+        .iter()
+        .filter(|unit| unit.name.as_str() == "nix-daemon.service" && unit.file_state != "masked")
+        .find_map(|unit| unit.exec_start.clone());
+    let homes =
+        reader.accounts.users.iter().filter(|user| user.uid >= 1000 && user.home.starts_with("/home"));
+    let profiles = homes.map(|user| user.home.join(".nix-profile/bin"));
+    let directories: Vec<_> = DIRECTORIES.iter().map(PathBuf::from).chain(profiles).collect();
+    let in_directory = |directory: &PathBuf| {
+        ["nix-daemon", "nix"].iter().map(|name| directory.join(name)).find(|path| reader.machine.exists(path))
+    };
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    let others = directories.iter().filter_map(in_directory).map(|path| (path, false));
+    for (path, runs_daemon) in daemon.into_iter().map(|path| (path, true)).chain(others) {
+        let Ok(real_path) = reader.machine.real(&path) else { continue };
+        let directory = path.parent().and_then(|parent| reader.machine.real(parent).ok());
+        if seen.insert((directory, real_path.clone())) {
+            found.push(Candidate { path, real_path, runs_daemon });
+        }
+    }
+    found
+}
+
+pub(crate) fn gather(
+    reader: &Reader<'_>,
+    candidates: Vec<Candidate>,
+    packages: &BTreeMap<PathBuf, Package>,
+) -> Vec<NixBinary> {
+    let describe = |candidate: Candidate| {
+        let package = packages.get(&candidate.real_path).or_else(|| packages.get(&candidate.path));
+        let version = package
+            .and_then(|package| NixVersion::parse(package.upstream_version()))
+            .or_else(|| store_name(&candidate.real_path).and_then(|name| version_in_name(&name)))
+            .or_else(|| ask(reader, &candidate.real_path));
+        let provider = package.map_or_else(
+            || provider(&candidate.path),
+            |package| format!("{}: {} {}", package.manager, package.name, package.version),
+        );
+        let Candidate { path, real_path, runs_daemon } = candidate;
+        NixBinary { path, real_path, version, provider, runs_daemon }
+    };
+    candidates.into_iter().map(describe).collect()
+}
+
+/// Name and version of the store path that holds `path`: `nix-2.34.8`.
+pub(crate) fn store_name(path: &Path) -> Option<String> {
+    StorePath::containing(path).and_then(|store_path| store_path.base_name().get(33..).map(str::to_owned))
+}
+
+fn version_in_name(name: &str) -> Option<NixVersion> {
+    let version = PACKAGE_NAMES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    NixVersion::parse(version)
+}
+
+/// Asks the program itself, in a child that is `nobody` and under limits: it may be anybody's. `nix (Nix) 2.34.8`
+fn ask(reader: &Reader<'_>, program: &Path) -> Option<NixVersion> {
+    let helper = reader.machine.helper().to_string_lossy().into_owned();
+    let said = if reader.machine.is_live() {
+        reader.machine.run(As::Nobody, &helper, &[RUN_VERSION.as_ref(), program.as_os_str()])
+    } else {
+        reader.machine.run(As::Nobody, &program.to_string_lossy(), &["--version"])
+    };
+    match said {
+        Ok(said) => said.lines().next()?.rsplit(' ').next().and_then(NixVersion::parse),
+        Err(why) => {
+            reader.note(format!("{} --version", program.display()), why);
+            None
+        }
+    }
+}
+
+/// Who provides a Nix that no package owns.
+fn provider(path: &Path) -> String {
+    for prefix in ["/nix/var/nix/profiles/default", "/run/current-system", "/usr/local"] {
+        if path.starts_with(prefix) {
+            return prefix.to_owned();
+        }
+    }
+    let directory = path.parent().unwrap_or(path);
+    let above_bin = directory.parent().filter(|_| directory.ends_with("bin"));
+    above_bin.unwrap_or(directory).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_path_tells_its_version() {
+        let rows = [
+            ("nix-2.34.8", Some("2.34.8")),
+            ("nix-cli-2.35.0pre20260101_abcdef", Some("2.35.0pre20260101_abcdef")),
+            ("lix-2.93.1", Some("2.93.1")),
+            ("nix-index-0.1.2", None),
+            ("user-environment", None),
+        ];
+        for (name, version) in rows {
+            let path = PathBuf::from(format!("/nix/store/{}-{name}/bin/nix", "0".repeat(32)));
+            let found = store_name(&path).and_then(|name| version_in_name(&name));
+            assert_eq!(found.map(|version| version.to_string()).as_deref(), version, "{name}");
+        }
+        assert_eq!(store_name(Path::new("/usr/bin/nix")), None);
+    }
+}

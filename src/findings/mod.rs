@@ -1,0 +1,141 @@
+//! What stands in the way of a migration, and what an administrator should know before one.
+//!
+//! Every check is a row of a table and looks at [`Facts`] only; all are asked, never only until the first complaint.
+
+mod accounts;
+mod flavour;
+mod kernel;
+mod nix;
+mod running;
+mod security;
+mod settings;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use accounts::free_range;
+use serde::{Deserialize, Serialize};
+
+use crate::facts::Facts;
+use crate::types::SubidRange;
+
+/// All findings for these facts: blockers first, then warnings, and by key within. The same facts and options give the same
+/// findings.
+pub fn collect(facts: &Facts, options: &Options) -> Vec<Finding> {
+    let finding = |check: &Check| (check.see)(facts, options).map(|seen| check.with(seen));
+    let mut findings: Vec<_> = checks().filter_map(finding).collect();
+    findings.sort_by(|a, b| (b.severity, &a.key).cmp(&(a.severity, &b.key)));
+    findings
+}
+
+/// What an administrator chose, as far as findings depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How long a migration waits for running builds, in seconds.
+    pub drain_timeout_seconds: u64,
+    /// Name of the user, and of the group, that the store is to belong to.
+    pub nix_user: String,
+    /// The range of build ids that is wanted.
+    pub range: SubidRange,
+    /// Another run that is going on or was interrupted, in words; the journal and the lock know.
+    pub another_run: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            drain_timeout_seconds: 600,
+            nix_user: "nix".to_owned(),
+            range: SubidRange::NIX_DEFAULT,
+            another_run: None,
+        }
+    }
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Something will be different, or could be better.
+    Warning,
+    /// A migration is refused.
+    Blocker,
+}
+
+/// One thing found on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Stable name of this kind of finding: fleets allow-list by it.
+    pub key: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What it is, the same on every machine.
+    pub title: String,
+    /// What was seen on this one.
+    pub seen: String,
+    /// What to do about it, in words.
+    pub remedy: Option<String>,
+    /// The remedy as commands, each a list of words.
+    pub commands: Vec<Vec<String>>,
+}
+
+/// A row of the table of checks.
+struct Check {
+    key: &'static str,
+    severity: Severity,
+    title: &'static str,
+    see: fn(&Facts, &Options) -> Option<Seen>,
+}
+
+impl Check {
+    fn with(&self, seen: Seen) -> Finding {
+        Finding {
+            key: self.key.to_owned(),
+            severity: self.severity,
+            title: self.title.to_owned(),
+            seen: seen.text,
+            remedy: seen.remedy,
+            commands: seen.commands,
+        }
+    }
+}
+
+/// What a check saw on this machine.
+struct Seen {
+    text: String,
+    remedy: Option<String>,
+    commands: Vec<Vec<String>>,
+}
+
+impl Seen {
+    fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), remedy: None, commands: Vec::new() }
+    }
+
+    fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    fn command<S: ToString>(mut self, words: &[S]) -> Self {
+        self.commands.push(words.iter().map(ToString::to_string).collect());
+        self
+    }
+}
+
+/// Every check there is. A new group is a file and a line here; a new check is a row in its group's table.
+fn checks() -> impl Iterator<Item = &'static Check> {
+    let groups: [&[Check]; 8] = [
+        flavour::CHECKS,
+        nix::CHECKS,
+        kernel::CHECKS,
+        store::CHECKS,
+        running::CHECKS,
+        accounts::CHECKS,
+        settings::CHECKS,
+        security::CHECKS,
+    ];
+    groups.into_iter().flatten()
+}

@@ -1,0 +1,27 @@
+//! `nix-unroot` takes a machine whose Nix is owned and run by root and hands it to an unprivileged `nix`
+//! user, without losing a store path, a GC root, a trust rule or the way back.
+//!
+//! A module imports only what stands to its left:
+//!
+//! ```text
+//! types, system, platform -> facts -> findings ----------> plan -> engine -> cli
+//!                            reown ------------> actions --^      /
+//!                            daemon -> verify ----^      journal-^
+//! ```
+//!
+//! The two privileged helpers, `nix-daemon-gate` and `nix-root-scan`, are packages of their own and share no
+//! code with this one, so that each can be audited alone.
+
+pub mod actions;
+pub mod cli;
+pub mod daemon;
+pub mod engine;
+pub mod facts;
+pub mod findings;
+pub mod journal;
+pub mod plan;
+pub mod platform;
+pub mod reown;
+pub mod system;
+pub mod types;
+pub mod verify;

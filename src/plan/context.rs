@@ -1,0 +1,153 @@
+//! The values that a plan's template is filled in with.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+use toml::Value;
+
+use super::carried_over::carried_over;
+use super::options::Options;
+use super::range::build_range;
+use crate::facts::Facts;
+use crate::platform::paths;
+
+/// The values of one machine. A name without a value (`None`) leaves out the parameter that it stands for.
+#[derive(Clone, Debug)]
+pub struct Context {
+    values: BTreeMap<String, Option<Value>>,
+}
+
+impl Context {
+    /// The values that follow from what was found and what was chosen.
+    ///
+    /// # Errors
+    /// When no daemon was found, or no range of ids is free.
+    pub fn new(facts: &Facts, options: &Options) -> Result<Self> {
+        let range = build_range(facts, options)
+            .context("no range of build uids is free: name one with --subid-start and --subid-count")?;
+        let daemon = facts.nix.first().context("no Nix was found on this machine: install one first")?;
+        let text = |text: &str| Some(Value::String(text.to_owned()));
+        let number = |number: u32| Some(Value::Integer(number.into()));
+        let path = |path: &std::path::Path| Some(Value::String(path.to_string_lossy().into_owned()));
+        let list = |items: &[&str]| Some(Value::Array(items.iter().map(|item| Value::from(*item)).collect()));
+        let build_uids =
+            facts.build_users.members.iter().map(|(_, uid)| Value::Integer((*uid).into())).collect();
+
+        let values = [
+            ("nix_user", text(&options.nix_user)),
+            ("nix_group", text(&options.nix_group)),
+            ("nix_uid", options.nix_uid.and_then(number)),
+            ("nix_gid", options.nix_gid.and_then(number)),
+            ("scan_user", text(&options.scan_user)),
+            ("scan_group", text(&options.scan_user)),
+            ("subid_start", number(range.start)),
+            ("subid_count", number(range.count)),
+            ("drain_timeout", Some(Value::Integer(options.drain_timeout.try_into().unwrap_or(i64::MAX)))),
+            ("program", path(&options.program)),
+            ("helpers", path(&options.helpers)),
+            ("libexec_dir", text(paths::LIBEXEC_DIR)),
+            ("libexec_dirs", list(&["/usr/local/sbin", "/usr/local/libexec", paths::LIBEXEC_DIR])),
+            ("home_dir", text(paths::DAEMON_HOME)),
+            ("nix_daemon", path(&daemon.path)),
+            ("nix_conf", text(paths::NIX_CONF)),
+            ("build_group", text(facts.build_users.group.as_deref().unwrap_or("nixbld"))),
+            ("build_uids", Some(Value::Array(build_uids))),
+            ("old_units", list(&["nix-daemon.socket", "nix-daemon.service"])),
+            ("state_dirs", list(&STATE_DIRS)),
+            (
+                "daemon_dirs",
+                list(&["/nix/var/nix/builds", "/nix/var/nix/gc-socket", "/nix/var/nix/userpool2"]),
+            ),
+            ("etc_dirs", list(&["/etc/nix", "/etc/tmpfiles.d"])),
+            ("parent_dirs", list(&["/nix", "/nix/var", "/nix/var/log"])),
+            ("socket_path", text(paths::DAEMON_SOCKET)),
+            ("socket_mode", text(&socket_mode(facts))),
+            ("socket_user", text("root")),
+            ("socket_group", text(&socket_group(facts))),
+            ("tmpfiles_lines", text(&tmpfiles_lines(facts, options))),
+            ("carried_over", text(&carried_over(facts))),
+        ];
+        Ok(Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() })
+    }
+
+    /// The value of `name`; `None` when it has none on this machine.
+    ///
+    /// # Errors
+    /// When no such name exists: a mistake in a plan.
+    pub fn value(&self, name: &str) -> Result<Option<&Value>> {
+        match self.values.get(name) {
+            Some(value) => Ok(value.as_ref()),
+            None => bail!("a plan names {{{{{name}}}}}, which does not exist"),
+        }
+    }
+
+    /// The values as they stand within texts.
+    pub fn texts(&self) -> BTreeMap<String, String> {
+        let text = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        self.values.iter().filter_map(|(name, value)| Some((name.clone(), text(value.as_ref()?)))).collect()
+    }
+
+    /// The same values, and `item`.
+    pub fn with_item(&self, item: Value) -> Self {
+        let mut context = self.clone();
+        context.values.insert("item".to_owned(), Some(item));
+        context
+    }
+
+    /// SHA-256 of all values: what a plan depends on.
+    pub fn digest(&self) -> String {
+        super::digest(&format!("{:?}", self.values))
+    }
+}
+
+/// Directories that must exist before anything is re-owned, in the order in which they are made.
+const STATE_DIRS: [&str; 6] = [
+    "/nix/store",
+    "/nix/var",
+    "/nix/var/nix",
+    "/nix/var/nix/daemon-socket",
+    "/nix/var/log",
+    "/nix/var/log/nix",
+];
+
+fn tmpfiles_lines(facts: &Facts, options: &Options) -> String {
+    let Options { nix_user, nix_group, .. } = options;
+    let mode = |path: &str, default: u32| facts.owner_of(path).map_or(default, |owner| owner.mode);
+    let socket_dir = "/nix/var/nix/daemon-socket";
+    let socket_group =
+        facts.owner_of(socket_dir).map_or("root".to_owned(), |owner| group_name(facts, owner.gid));
+    let per_user = ["/nix/var/nix/gcroots/per-user", "/nix/var/nix/profiles/per-user"];
+    let mut lines = vec![
+        format!("d {socket_dir} {:04o} root {socket_group} - -", mode(socket_dir, 0o755)),
+        "d /nix/var/nix/gc-roots-socket 0755 root root - -".to_owned(),
+        format!(
+            "d /nix/var/nix/builds {:04o} {nix_user} {nix_group} 7d -",
+            mode("/nix/var/nix/builds", 0o755)
+        ),
+    ];
+    for path in per_user.iter().filter(|path| facts.owner_of(path).is_some()) {
+        lines.push(format!("d {path} {:04o} {nix_user} {nix_group} - -", mode(path, 0o755)));
+    }
+    lines.join("\n")
+}
+
+/// As the old unit says; as the socket is, when it does not say; as systemd makes one, when there is none (systemd.socket(5)).
+fn socket_mode(facts: &Facts) -> String {
+    let said = facts.unit("nix-daemon.socket").and_then(|unit| unit.socket_mode.clone());
+    let is = || facts.owner_of(paths::DAEMON_SOCKET).map(|socket| format!("{:04o}", socket.mode));
+    said.or_else(is).unwrap_or_else(|| "0666".to_owned())
+}
+
+fn socket_group(facts: &Facts) -> String {
+    let said = facts.unit("nix-daemon.socket").and_then(|unit| unit.socket_group.clone());
+    let is = || facts.owner_of(paths::DAEMON_SOCKET).map(|socket| group_name(facts, socket.gid));
+    said.or_else(is).unwrap_or_else(|| "root".to_owned())
+}
+
+fn group_name(facts: &Facts, gid: u32) -> String {
+    let local = facts.groups.iter().find(|group| group.gid == gid);
+    local.map_or_else(|| gid.to_string(), |group| group.name.clone())
+}

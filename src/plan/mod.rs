@@ -1,0 +1,146 @@
+//! Plans: what will be done, in which order, and why.
+//!
+//! A plan is data (`plans/*.toml`), filled in from [`Facts`] and [`Options`]. The same facts and options give the
+//! same plan, to the byte; the filled-in plan holds all that a run needs, so it can be read, kept and run later.
+
+mod carried_over;
+mod context;
+mod options;
+mod range;
+mod resolve;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use context::Context;
+pub use options::Options;
+pub use range::build_range;
+
+use crate::actions::Action;
+use crate::facts::Facts;
+
+/// The version of the form of a filled-in plan.
+const FORMAT: u32 = 1;
+
+/// A filled-in plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The version of its form; 1.
+    pub format: u32,
+    /// Its name: `migrate`.
+    pub name: String,
+    /// What it does, in a line.
+    pub summary: String,
+    /// SHA-256 of the facts and options that it was made from, to tell plans apart.
+    pub made_from: String,
+    /// Groups of steps, by name, in words for people.
+    pub stages: BTreeMap<String, String>,
+    /// Its steps, in order.
+    #[serde(rename = "step")]
+    pub steps: Vec<Step>,
+}
+
+/// A step of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name within the plan.
+    pub id: String,
+    /// The name of the group it belongs to.
+    pub stage: String,
+    /// Why it is needed, for people.
+    pub why: String,
+    /// What it does.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+impl Plan {
+    /// The plan that migrates the machine described by `facts`.
+    ///
+    /// # Errors
+    /// When the facts lack something that the plan needs.
+    pub fn migrate(facts: &Facts, options: &Options) -> Result<Self> {
+        Self::fill(include_str!("../../plans/migrate.toml"), &Context::new(facts, options)?)
+    }
+
+    fn fill(template: &str, context: &Context) -> Result<Self> {
+        let resolved = resolve::resolve(template, context)?;
+        let mut plan: Self =
+            resolved.try_into().context("a plan of this tool is not in the form it should have")?;
+        plan.made_from = context.digest();
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// Reads a filled-in plan, as [`Plan::to_toml`] or [`Plan::to_json`] wrote it.
+    ///
+    /// # Errors
+    /// When the text is neither, has another format, or names an action twice or one that is unknown.
+    pub fn read(text: &str) -> Result<Self> {
+        let plan: Self = if text.trim_start().starts_with('{') {
+            serde_json::from_str(text).context("this is not a plan in JSON")?
+        } else {
+            toml::from_str(text).context("this is not a plan in TOML")?
+        };
+        plan.check()?;
+        Ok(plan)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.format != FORMAT {
+            bail!(
+                "the plan has format {}, this nix-unroot knows {FORMAT}: make it anew with nix-unroot plan",
+                self.format
+            );
+        }
+        for (index, step) in self.steps.iter().enumerate() {
+            if self.steps[..index].iter().any(|other| other.id == step.id) {
+                bail!("the plan has two steps named {:?}", step.id);
+            }
+            if !self.stages.contains_key(&step.stage) {
+                bail!("the plan's step {:?} is in the stage {:?}, which does not exist", step.id, step.stage);
+            }
+        }
+        Ok(())
+    }
+
+    /// The groups of steps in their order, each with its words and the number of its steps.
+    pub fn stages_in_order(&self) -> Vec<(&str, usize)> {
+        let mut stages: Vec<(&str, usize)> = Vec::new();
+        for step in &self.steps {
+            // `check` has seen that every stage is there.
+            let words = self.stages.get(&step.stage).map_or("", String::as_str);
+            match stages.last_mut() {
+                Some((last, count)) if *last == words => *count += 1,
+                _ => stages.push((words, 1)),
+            }
+        }
+        stages
+    }
+
+    /// As TOML, for people and for `migrate --plan`.
+    ///
+    /// # Errors
+    /// Never for a plan that was read or filled in.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string_pretty(self).context("cannot write the plan as TOML")
+    }
+
+    /// As JSON.
+    ///
+    /// # Errors
+    /// Never for a plan that was read or filled in.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).context("cannot write the plan as JSON")
+    }
+}
+
+fn digest(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

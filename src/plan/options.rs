@@ -1,0 +1,61 @@
+//! What an administrator can choose of a plan.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::range::wanted_range;
+use crate::facts::Facts;
+use crate::findings;
+use crate::types::SubidRange;
+
+/// Choices that a plan depends on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// Name of the user that will own the store.
+    pub nix_user: String,
+    /// Name of its group.
+    pub nix_group: String,
+    /// Its uid; without one the system picks.
+    pub nix_uid: Option<u32>,
+    /// Its gid; without one the system picks.
+    pub nix_gid: Option<u32>,
+    /// Name of the root scanner's user and group.
+    pub scan_user: String,
+    /// The range for build uids; without one Nix's default, or the next free one.
+    pub subid_range: Option<SubidRange>,
+    /// How long running builds are waited for, in seconds.
+    pub drain_timeout: u64,
+    /// This program.
+    pub program: PathBuf,
+    /// The directory that holds the two helpers.
+    pub helpers: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            nix_user: "nix".to_owned(),
+            nix_group: "nix".to_owned(),
+            nix_uid: None,
+            nix_gid: None,
+            scan_user: "nix-root-scan".to_owned(),
+            subid_range: None,
+            drain_timeout: 300,
+            program: PathBuf::from(crate::platform::paths::PROGRAM),
+            helpers: PathBuf::from(crate::platform::paths::LIBEXEC_DIR),
+        }
+    }
+}
+
+impl Options {
+    /// What findings depend on.
+    pub fn for_findings(&self, facts: &Facts, another_run: Option<String>) -> findings::Options {
+        findings::Options {
+            drain_timeout_seconds: self.drain_timeout,
+            nix_user: self.nix_user.clone(),
+            range: wanted_range(facts, self),
+            another_run,
+        }
+    }
+}

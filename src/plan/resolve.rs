@@ -1,0 +1,80 @@
+//! Filling in a plan's template.
+
+use anyhow::{Context as _, Result, bail};
+use toml::{Table, Value};
+
+use super::context::Context;
+use crate::platform::{template, texts};
+
+/// A plan's template with everything filled in: steps repeated by `for-each`, texts of
+/// templates put in, names replaced by values.
+pub fn resolve(text: &str, context: &Context) -> Result<Table> {
+    let mut plan: Table = toml::from_str(text).context("a plan of this tool is not TOML")?;
+    plan.insert("made_from".to_owned(), Value::String(String::new()));
+    let Some(Value::Array(steps)) = plan.remove("step") else { bail!("a plan of this tool has no steps") };
+    let mut plan = fill_table(plan, context)?;
+    let mut filled = Vec::new();
+    for step in steps {
+        let Value::Table(step) = step else { bail!("a step of a plan is not a table") };
+        let id = step.get("id").and_then(Value::as_str).unwrap_or("(without id)").to_owned();
+        let steps = resolve_step(step, context).with_context(|| format!("in the plan's step {id}"))?;
+        filled.extend(steps.into_iter().map(Value::Table));
+    }
+    plan.insert("step".to_owned(), Value::Array(filled));
+    Ok(plan)
+}
+
+fn resolve_step(mut step: Table, context: &Context) -> Result<Vec<Table>> {
+    if let Some(Value::String(name)) = step.remove("template") {
+        let text = template::fill(texts::text(&name)?, &context.texts())
+            .with_context(|| format!("in the template {name}"))?;
+        step.insert("text".to_owned(), Value::String(text));
+    }
+    let Some(list) = step.remove("for-each") else { return Ok(vec![fill_table(step, context)?]) };
+    let name = list.as_str().context("`for-each` is not a name")?;
+    let items = context.value(name)?.and_then(|value| value.as_array().cloned()).unwrap_or_default();
+    let mut steps = Vec::new();
+    for (index, item) in items.into_iter().enumerate() {
+        let mut one = fill_table(step.clone(), &context.with_item(item))?;
+        if let Some(Value::String(id)) = one.get_mut("id") {
+            id.push_str(&format!("-{}", index + 1));
+        }
+        steps.push(one);
+    }
+    Ok(steps)
+}
+
+fn fill_table(table: Table, context: &Context) -> Result<Table> {
+    let mut filled = Table::new();
+    for (key, value) in table {
+        // A template's text is filled in already, and may hold braces of its own.
+        let value = if key == "text" { Some(value) } else { fill_value(value, context)? };
+        if let Some(value) = value {
+            filled.insert(key, value);
+        }
+    }
+    Ok(filled)
+}
+
+/// The value with names replaced; `None` when it is a name that has no value on this machine.
+fn fill_value(value: Value, context: &Context) -> Result<Option<Value>> {
+    Ok(match value {
+        Value::String(text) => match whole_name(&text) {
+            Some(name) => context.value(name)?.cloned(),
+            None => Some(Value::String(template::fill(&text, &context.texts())?)),
+        },
+        Value::Array(values) => {
+            let filled =
+                values.into_iter().map(|value| fill_value(value, context)).collect::<Result<Vec<_>>>()?;
+            Some(Value::Array(filled.into_iter().flatten().collect()))
+        }
+        Value::Table(table) => Some(Value::Table(fill_table(table, context)?)),
+        other => Some(other),
+    })
+}
+
+/// `name` of a text that is `{{name}}` and nothing else: it becomes a number or a list where the value is one.
+fn whole_name(text: &str) -> Option<&str> {
+    let name = text.strip_prefix("{{")?.strip_suffix("}}")?;
+    (!name.contains('{')).then_some(name)
+}

@@ -1,0 +1,165 @@
+//! What holds for every plan that ships.
+
+use super::*;
+use crate::facts::sample::debian_sample;
+use crate::types::{SubidEntry, SubidRange};
+
+fn plan() -> Plan {
+    Plan::migrate(&debian_sample(), &Options::default()).unwrap()
+}
+
+#[test]
+fn the_same_facts_give_the_same_plan_to_the_byte() {
+    assert_eq!(plan().to_toml().unwrap(), plan().to_toml().unwrap());
+    assert_eq!(plan().made_from, plan().made_from);
+}
+
+#[test]
+fn a_plan_survives_both_of_its_forms() {
+    let plan = plan();
+    assert_eq!(Plan::read(&plan.to_toml().unwrap()).unwrap(), plan);
+    assert_eq!(Plan::read(&plan.to_json().unwrap()).unwrap(), plan);
+}
+
+#[test]
+fn every_step_says_why_what_and_how_it_is_undone() {
+    for step in plan().steps {
+        assert!(step.why.len() > 10, "{}", step.id);
+        assert!(step.action.changes().len() > 10, "{}", step.id);
+        assert!(step.action.undone_by().len() > 10, "{}", step.id);
+    }
+}
+
+#[test]
+fn a_stage_is_one_group_of_steps() {
+    let plan = plan();
+    let stages = plan.stages_in_order();
+    assert_eq!(stages.len(), plan.stages.len(), "{stages:?}");
+}
+
+#[test]
+fn nothing_is_left_to_fill_in() {
+    let text = plan().to_toml().unwrap();
+    assert!(!text.contains("{{"), "{text}");
+}
+
+#[test]
+fn everything_that_root_executes_or_reads_lies_outside_nix() {
+    for step in plan().steps {
+        let (path, text) = match &step.action {
+            Action::WriteFile(_) | Action::PutSymlink(_) | Action::InstallProgram(_) => {
+                let value = serde_json::to_value(&step.action).unwrap();
+                (
+                    value["path"].as_str().unwrap().to_owned(),
+                    value["target"].as_str().unwrap_or_default().to_owned(),
+                )
+            }
+            _ => continue,
+        };
+        assert!(!path.starts_with("/nix/"), "{}: {path}", step.id);
+        assert!(!text.starts_with("/nix/"), "{}: {text}", step.id);
+    }
+}
+
+#[test]
+fn a_plan_depends_on_what_it_changes_and_on_nothing_else() {
+    let plan = plan();
+    let facts = debian_sample();
+    let of = |facts: &Facts, options: &Options| Plan::migrate(facts, options).unwrap();
+    assert_ne!(of(&facts, &Options { nix_user: "store".to_owned(), ..Options::default() }), plan);
+    let mut moved = facts.clone();
+    moved.nix[0].path = "/opt/nix/bin/nix-daemon".into();
+    assert_ne!(of(&moved, &Options::default()), plan);
+    let mut busier = facts;
+    busier.processes.clear();
+    busier.unread.clear();
+    assert_eq!(of(&busier, &Options::default()), plan, "what runs right now is not part of a plan");
+}
+
+#[test]
+fn the_new_socket_admits_whom_the_old_one_admitted() {
+    let line = |edit: &dyn Fn(&mut crate::facts::Unit)| {
+        let mut facts = debian_sample();
+        facts.owners.retain(|owner| !owner.path.ends_with("socket"));
+        facts.units.iter_mut().filter(|unit| unit.name.as_str() == "nix-daemon.socket").for_each(edit);
+        let text = Plan::migrate(&facts, &Options::default()).unwrap().to_toml().unwrap();
+        let of = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
+        (of("SocketMode="), of("SocketGroup="))
+    };
+    assert_eq!(line(&|_| {}), ("SocketMode=0666".to_owned(), "SocketGroup=root".to_owned()));
+    let closed = line(&|unit| {
+        unit.socket_mode = Some("0660".to_owned());
+        unit.socket_group = Some("nix-users".to_owned());
+    });
+    assert_eq!(closed, ("SocketMode=0660".to_owned(), "SocketGroup=nix-users".to_owned()));
+}
+
+#[test]
+fn an_unknown_parameter_or_format_is_refused() {
+    let text = plan().to_toml().unwrap();
+    assert!(Plan::read(&text.replacen("format = 1", "format = 2", 1)).is_err());
+    assert!(Plan::read(&text.replacen("mode = \"0755\"", "mode = \"0755\"\nmood = 1", 1)).is_err());
+}
+
+#[test]
+fn the_range_keeps_clear_of_everybody_elses() {
+    let count = SubidRange::NIX_DEFAULT.count;
+    let entry = |owner: &str, start, count| SubidEntry {
+        owner: owner.to_owned(),
+        range: SubidRange { start, count },
+    };
+    let start = |edit: &dyn Fn(&mut Facts)| {
+        let mut facts = debian_sample();
+        facts.subuid.clear();
+        facts.subgid.clear();
+        edit(&mut facts);
+        build_range(&facts, &Options::default()).unwrap().start
+    };
+    let default = SubidRange::NIX_DEFAULT.start;
+    assert_eq!(start(&|_| {}), default);
+    assert_eq!(start(&|facts| facts.subuid.push(entry("alice", default + 5, 1))), default + SubidRange::SLOT);
+    assert_eq!(start(&|facts| facts.subgid.push(entry("alice", default, count))), default + count);
+    assert_eq!(start(&|facts| facts.users[0].uid = default + count - 1), default + count);
+    assert_eq!(
+        start(&|facts| facts.subuid.push(entry("nix", 1_048_576, 65_536))),
+        1_048_576,
+        "it has one already"
+    );
+    assert_eq!(
+        start(&|facts| facts.subuid.push(entry("nix", 1_048_576, 1000))),
+        default,
+        "but one that is too small is no use"
+    );
+}
+
+/// Undoing goes backwards, and a machine may restart between any two steps: while anything changes hands, in either
+/// direction, the old and the new daemon must be masked and stopped.
+#[test]
+fn nothing_can_run_while_anything_changes_hands() {
+    let plan = plan();
+    let at = |id: &str| plan.steps.iter().position(|step| step.id == id).unwrap();
+    let first = plan.steps.iter().position(|step| step.action.name() == "reown").unwrap();
+    let last = plan.steps.iter().rposition(|step| step.action.name() == "reown").unwrap();
+    for id in [
+        "mask-root-daemon",
+        "mask-socket",
+        "configure-nix",
+        "write-tmpfiles",
+        "reload-masked-units",
+        "keep-stopped",
+    ] {
+        assert!(at(id) < first, "{id} comes before anything changes hands, and is undone after");
+    }
+    assert!(at("mask-socket") < at("reload-masked-units") && at("reload-masked-units") < at("keep-stopped"));
+    for id in
+        ["keep-stopped-for-rollback", "write-daemon-socket", "start-root-scan", "start-daemon", "verify"]
+    {
+        assert!(at(id) > last, "{id} comes after everything changed hands, and is undone before");
+    }
+    assert!(
+        at("keep-stopped-for-rollback") < at("reload-old-units"),
+        "undone after systemd read the units again"
+    );
+    assert!(at("reload-old-units") < at("write-daemon-socket"));
+    assert!(at("start-root-scan") < at("start-daemon"), "a daemon asks only a scanner that runs");
+}

@@ -1,0 +1,9 @@
+//! What differs between operating systems: paths, the service manager, and the texts of units and their kin.
+//!
+//! The texts are files below `platform/`, embedded at build time ([`texts`]); `{{name}}` in them is filled in by
+//! [`template::fill`].
+
+pub mod paths;
+pub mod systemd;
+pub mod template;
+pub mod texts;

@@ -1,0 +1,87 @@
+//! systemd: asking about units, starting and stopping them.
+
+use anyhow::{Context, Result};
+
+use crate::system::command;
+use crate::types::UnitName;
+
+/// Makes systemd read its units anew.
+///
+/// # Errors
+/// When systemctl fails.
+pub fn reload() -> Result<()> {
+    command::run("systemctl", &["daemon-reload"])?;
+    Ok(())
+}
+
+/// Whether `unit` is active (or becoming so).
+pub fn is_active(unit: &UnitName) -> Result<bool> {
+    let state = property(unit, "ActiveState")?;
+    Ok(matches!(state.as_str(), "active" | "activating" | "reloading"))
+}
+
+/// Those of `units` that are active.
+pub fn active(units: &[UnitName]) -> Result<Vec<UnitName>> {
+    let mut active = Vec::new();
+    for unit in units {
+        if is_active(unit)? {
+            active.push(unit.clone());
+        }
+    }
+    Ok(active)
+}
+
+/// Their names, for people.
+pub fn names(units: &[UnitName]) -> String {
+    units.iter().map(UnitName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The value of one property of a unit; empty when it has none.
+pub fn property(unit: &UnitName, name: &str) -> Result<String> {
+    let text = command::run("systemctl", &["show", "--property", name, "--value", unit.as_str()])
+        .with_context(|| format!("cannot ask systemd for {name} of {unit}"))?;
+    Ok(text.trim().to_owned())
+}
+
+/// The units that match a pattern such as `nix-daemon@*.service` and are loaded now.
+pub fn matching(pattern: &str) -> Result<Vec<UnitName>> {
+    let list = ["list-units", "--all", "--plain", "--no-legend", "--full", pattern];
+    let text =
+        command::run("systemctl", &list).with_context(|| format!("cannot list the units {pattern}"))?;
+    Ok(text.lines().filter_map(|line| UnitName::parse(line.split_whitespace().next()?)).collect())
+}
+
+/// Stops units, waits until they are stopped, and forgets how they ended. A unit that does not exist is stopped.
+pub fn stop(units: &[UnitName]) -> Result<()> {
+    let known = known(units)?;
+    if !known.is_empty() {
+        command::run("systemctl", &with_verb("stop", &known))?;
+        // One that did not fail, or is gone with its connection, has nothing to forget.
+        let _ = command::output("systemctl", &with_verb("reset-failed", &known));
+    }
+    Ok(())
+}
+
+/// Starts units and waits until they run.
+pub fn start(units: &[UnitName]) -> Result<()> {
+    if !units.is_empty() {
+        // A unit that was started too often, or failed before, would be refused; one that is unknown has nothing to reset.
+        let _ = command::output("systemctl", &with_verb("reset-failed", &units.iter().collect::<Vec<_>>()));
+        command::run("systemctl", &with_verb("start", &units.iter().collect::<Vec<_>>()))?;
+    }
+    Ok(())
+}
+
+fn known(units: &[UnitName]) -> Result<Vec<&UnitName>> {
+    let mut known = Vec::new();
+    for unit in units {
+        if property(unit, "LoadState")? != "not-found" || is_active(unit)? {
+            known.push(unit);
+        }
+    }
+    Ok(known)
+}
+
+fn with_verb<'a>(verb: &'a str, units: &[&'a UnitName]) -> Vec<&'a str> {
+    std::iter::once(verb).chain(units.iter().map(|unit| unit.as_str())).collect()
+}

@@ -1,0 +1,19 @@
+//! The embedded texts: files below `platform/`, one directory for each operating system.
+
+use anyhow::{Result, bail};
+
+/// The text of an embedded template.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn text(name: &str) -> Result<&'static str> {
+    Ok(match name {
+        "linux/nix.conf" => include_str!("../../platform/linux/nix.conf"),
+        "linux/tmpfiles.conf" => include_str!("../../platform/linux/tmpfiles.conf"),
+        "linux/nix-daemon.socket" => include_str!("../../platform/linux/nix-daemon.socket"),
+        "linux/nix-daemon@.service" => include_str!("../../platform/linux/nix-daemon@.service"),
+        "linux/nix-root-scan.socket" => include_str!("../../platform/linux/nix-root-scan.socket"),
+        "linux/nix-root-scan.service" => include_str!("../../platform/linux/nix-root-scan.service"),
+        _ => bail!("there is no template {name:?}"),
+    })
+}

@@ -1,0 +1,145 @@
+//! What becomes of an inode, by its owner.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Mutex;
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::inode::{self, Id, Stat};
+use super::record::{self, Exception, Writer};
+use super::{Outcome, ReownError, Rule};
+use crate::types::SubidRange;
+
+/// Exceptions that wait for one write; each holds a descriptor, and 1024 of those is what a process usually has.
+const BATCH: usize = 256;
+
+/// Which way the tree changes hands.
+#[derive(Debug)]
+pub enum Policy<'a> {
+    /// From root and the build users to `nix`.
+    Reown { rule: &'a Rule, log: Mutex<Log> },
+    /// Back.
+    Restore { owner: u32, extra: Option<SubidRange>, kept: HashMap<Id, (u32, u32)> },
+}
+
+/// What to do with an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Give it to this owner and group; a directory is walked.
+    Take(u32, u32),
+    /// It is where it belongs; a directory is walked.
+    Keep,
+    /// It is somebody else's; a directory is not walked.
+    Leave,
+}
+
+/// Exceptions that are not on the disk yet, with the inodes that wait for that.
+#[derive(Debug)]
+pub struct Log {
+    writer: Writer,
+    waiting: Vec<(OwnedFd, Exception)>,
+}
+
+impl Policy<'_> {
+    pub fn verdict(&self, stat: &Stat) -> Verdict {
+        match self {
+            Policy::Reown { rule, .. } if rule.from.contains(&stat.uid) => {
+                Verdict::Take(rule.to_uid, rule.to_gid)
+            }
+            Policy::Reown { rule, .. } if stat.uid == rule.to_uid => Verdict::Keep,
+            Policy::Reown { .. } => Verdict::Leave,
+            Policy::Restore { owner, extra, kept } => {
+                let before = if kept.is_empty() { None } else { kept.get(&stat.id) };
+                if stat.uid == *owner || extra.is_some_and(|range| range.contains(stat.uid)) {
+                    let (uid, gid) = before.copied().unwrap_or((0, 0));
+                    Verdict::Take(uid, gid)
+                } else if stat.uid == 0 || before.is_some() {
+                    Verdict::Keep
+                } else {
+                    Verdict::Leave
+                }
+            }
+        }
+    }
+}
+
+impl Log {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { writer: Writer::open(path)?, waiting: Vec::new() })
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() >= BATCH
+    }
+
+    pub fn push(&mut self, fd: OwnedFd, exception: Exception) {
+        self.waiting.push((fd, exception));
+    }
+
+    /// Writes what waits, syncs it, and only then lets `change` have the inodes.
+    pub fn flush(
+        &mut self,
+        record: &Path,
+        mut change: impl FnMut(OwnedFd, &Exception) -> Result<(), ReownError>,
+    ) -> Result<(), ReownError> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        self.writer
+            .append(self.waiting.iter().map(|(_, exception)| exception))
+            .map_err(|source| ReownError::Record { path: record.to_owned(), source })?;
+        self.waiting.drain(..).try_for_each(|(fd, exception)| change(fd, &exception))
+    }
+}
+
+/// Gives recorded files their owners back, one after the other, and returns the recorded directories and multi-link files:
+/// the walk, which knows when all names of an inode were met and must enter those directories, does them.
+pub fn give_back(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    owner: u32,
+    started: (i64, u32),
+    outcome: &mut Outcome,
+) -> io::Result<HashMap<Id, (u32, u32)>> {
+    let mut kept = HashMap::new();
+    record::read(path, |exception| {
+        let fd = match inode::pin_path(root, &exception.path) {
+            Ok(fd) => fd,
+            // Gone, replaced by a link, or mounted over: no longer what was recorded.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::AGAIN) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let stat = Stat::of(&fd)?;
+        let before = (exception.uid, exception.gid);
+        let is_back = (stat.uid, stat.gid) == before;
+        if stat.uid != owner && !is_back {
+            return Ok(());
+        }
+        if stat.kind() == FileType::Directory || stat.links > 1 {
+            kept.insert(stat.id, before);
+        } else if !is_back && stat.is_changed_since(started) {
+            // Just now it was somewhere else, or had another name: the walk decides, as for an inode without exception.
+            return Ok(());
+        } else if !is_back {
+            inode::change_owner(&fd, before)?;
+            outcome.changed += 1;
+        }
+        outcome.exceptions += 1;
+        give_special(&fd, &stat, &exception, outcome)
+    })?;
+    Ok(kept)
+}
+
+fn give_special(fd: &OwnedFd, stat: &Stat, exception: &Exception, outcome: &mut Outcome) -> io::Result<()> {
+    let Some(special) = &exception.special else { return Ok(()) };
+    // A multi-link file is still the other owner's here; and the record is of a regular file.
+    let may_be_given = stat.kind() == FileType::RegularFile && stat.links == 1;
+    if !may_be_given || !inode::give_special(fd.as_fd(), exception.mode, special)? {
+        outcome.special_modes.push(exception.path.clone());
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Files that are replaced whole or not at all, and remembered exactly.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// Owner, group and permission bits of a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+impl Ownership {
+    /// root:root with the given permission bits.
+    pub fn root(mode: u32) -> Self {
+        Self { uid: 0, gid: 0, mode }
+    }
+
+    /// That of an existing file.
+    pub fn of(metadata: &fs::Metadata) -> Self {
+        Self { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode() & 0o7777 }
+    }
+}
+
+/// Writes `bytes` to `path` so that, at any instant, `path` holds either what it held or all of `bytes`: a temporary
+/// file beside it, synced, renamed over it, and the directory synced.
+///
+/// # Errors
+/// The system's reason; then `path` is as it was and the temporary file is gone.
+pub fn replace(path: &Path, bytes: &[u8], ownership: Ownership) -> io::Result<()> {
+    replace_with(path, bytes, ownership, |_| Ok(()))
+}
+
+/// As [`replace`]; `finish` does the rest to the new file before it takes its place.
+///
+/// # Errors
+/// As [`replace`], and what `finish` returns.
+pub fn replace_with(
+    path: &Path,
+    bytes: &[u8],
+    ownership: Ownership,
+    finish: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    through_temporary(path, |temporary| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
+        file.write_all(bytes)?;
+        std::os::unix::fs::fchown(&file, Some(ownership.uid), Some(ownership.gid))?;
+        file.set_permissions(Permissions::from_mode(ownership.mode))?;
+        finish(&file)?;
+        file.sync_all()
+    })
+}
+
+/// Makes `path` a symbolic link to `target`, replacing what was there in one step.
+///
+/// # Errors
+/// The system's reason; then `path` is as it was.
+pub fn replace_with_symlink(path: &Path, target: &Path) -> io::Result<()> {
+    through_temporary(path, |temporary| symlink(target, temporary))
+}
+
+/// Removes a file or link and syncs its directory. A file that is not there is fine.
+///
+/// # Errors
+/// The system's reason, other than that the file is not there.
+pub fn remove(path: &Path) -> io::Result<()> {
+    // What a killed run may have left beside it goes with it.
+    let _ = fs::remove_file(temporary_beside(path)?);
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Err(_) => Ok(()),
+        Ok(()) => sync_parent(path),
+    }
+}
+
+/// Syncs the directory that holds `path`, so that a change of names survives a power cut.
+///
+/// # Errors
+/// The system's reason.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    File::open(parent(path)?)?.sync_all()
+}
+
+/// `path` with every symbolic link in its directory followed, but not one in its last component.
+///
+/// # Errors
+/// When the directory is not there.
+pub fn real_parent(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(fs::canonicalize(parent(path)?)?.join(name))
+}
+
+fn through_temporary(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let temporary = temporary_beside(path)?;
+    let _ = fs::remove_file(&temporary);
+    make(&temporary)
+        .and_then(|()| fs::rename(&temporary, path))
+        .inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+    sync_parent(path)
+}
+
+/// One run at a time holds the lock, so a fixed name cannot meet another run's.
+fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    Ok(path.with_file_name(format!(".{name}.nix-unroot-new")))
+}
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mine(mode: u32) -> Ownership {
+        Ownership { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw(), mode }
+    }
+
+    #[test]
+    fn a_replaced_file_has_bytes_and_mode_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        replace(&path, b"one", mine(0o640)).unwrap();
+        replace(&path, b"two", mine(0o604)).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o604);
+        replace_with_symlink(&path, Path::new("/dev/null")).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("/dev/null"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_replaced_is_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("directory");
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"x", mine(0o600)).is_err());
+        assert!(path.is_dir());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

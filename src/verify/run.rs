@@ -1,0 +1,175 @@
+//! The table of checks, and running them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{Target, build_uid, client, daemon_uid, daemon_view, gc_roots, ownership, trust};
+use crate::daemon::DaemonError;
+
+/// What a check saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Whether it is as it should be.
+    pub passed: bool,
+    /// What was seen on this machine.
+    pub seen: String,
+    /// What to do when it is not; `None` when it is.
+    pub remedy: Option<String>,
+}
+
+impl Outcome {
+    pub(super) fn passed(seen: impl Into<String>) -> Self {
+        Self { passed: true, seen: seen.into(), remedy: None }
+    }
+
+    pub(super) fn failed(seen: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { passed: false, seen: seen.into(), remedy: Some(remedy.into()) }
+    }
+
+    /// Passed when there are no `complaints`, which otherwise are what was seen.
+    pub(super) fn unless(complaints: &[String], good: impl Into<String>, remedy: &str) -> Self {
+        if complaints.is_empty() { Self::passed(good) } else { Self::failed(complaints.join("; "), remedy) }
+    }
+}
+
+/// Why a check could not be carried out. It counts as failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The daemon did not do its part.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// The system did not.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// What was to be done to it.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Something else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl CheckError {
+    /// For `map_err`: doing `what` to `path` failed.
+    pub(super) fn io<E: Into<io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io { what, path: path.to_owned(), source: source.into() }
+    }
+}
+
+/// One check.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// Its stable name.
+    pub key: &'static str,
+    /// What it proves, in words.
+    pub title: &'static str,
+    /// Whether it makes the daemon look for GC roots, which a daemon with a wrong view of the machine must not do.
+    looks_for_roots: bool,
+    function: fn(&Target) -> Result<Outcome, CheckError>,
+}
+
+/// All checks, in the order in which they run.
+pub const CHECKS: &[Check] = &[
+    Check {
+        key: "daemon-uid",
+        title: "the daemon runs as the nix user, in a user namespace of its own",
+        looks_for_roots: false,
+        function: daemon_uid::check,
+    },
+    Check {
+        key: DAEMON_VIEW,
+        title: "the daemon sees the directories that everybody sees",
+        looks_for_roots: false,
+        function: daemon_view::check,
+    },
+    Check {
+        key: "build-uid",
+        title: "a sandboxed build runs under a uid of the subordinate range",
+        looks_for_roots: true,
+        function: build_uid::check,
+    },
+    Check {
+        key: "trust-root",
+        title: "root is trusted by the daemon",
+        looks_for_roots: false,
+        function: trust::check_root,
+    },
+    Check {
+        key: "trust-untrusted",
+        title: "an ordinary user is not trusted",
+        looks_for_roots: false,
+        function: trust::check_untrusted,
+    },
+    Check {
+        key: "gc-roots",
+        title: "a root in a directory that nix cannot enter keeps its path alive",
+        looks_for_roots: true,
+        function: gc_roots::check,
+    },
+    Check {
+        key: "nothing-root-owned",
+        title: "the store and its state are the nix user's, what guards them is root's",
+        looks_for_roots: false,
+        function: ownership::check,
+    },
+    Check {
+        key: "root-client",
+        title: "root's own commands go through the daemon",
+        looks_for_roots: false,
+        function: client::check,
+    },
+];
+
+/// The check that decides whether the daemon may be asked to look for roots.
+const DAEMON_VIEW: &str = "daemon-view";
+
+/// One check's result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckResult {
+    /// [`Check::key`].
+    pub key: &'static str,
+    /// [`Check::title`].
+    pub title: &'static str,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// All results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Whether every check passed.
+    pub passed: bool,
+    /// The checks, in order.
+    pub checks: Vec<CheckResult>,
+}
+
+/// Runs every check, also after one that fails (but none that could do harm then), and tells `progress` of each when it is done. Needs root.
+pub fn run(target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
+    let mut checks = Vec::with_capacity(CHECKS.len());
+    let mut may_look_for_roots = true;
+    for check in CHECKS {
+        let outcome = match check.looks_for_roots && !may_look_for_roots {
+            true => Outcome::failed("not tried: it could delete users' roots", "see the check daemon-view"),
+            false => (check.function)(target).unwrap_or_else(|error| {
+                Outcome::failed(
+                    error.to_string(),
+                    "see the daemon's journal: journalctl -u 'nix-daemon*' -u 'nix-root-scan*'",
+                )
+            }),
+        };
+        if check.key == DAEMON_VIEW {
+            may_look_for_roots = outcome.passed;
+        }
+        let result = CheckResult { key: check.key, title: check.title, outcome };
+        progress(&result);
+        checks.push(result);
+    }
+    Report { passed: checks.iter().all(|check| check.outcome.passed), checks }
+}

@@ -1,0 +1,75 @@
+//! The way back is exact.
+
+use super::interrupted::manifest;
+use super::target::{Expected, assert_root_owned_build, assert_trust, assert_unprivileged_build};
+use super::{migrate, ready};
+use crate::harness::layout::Layout;
+use crate::harness::manifest::Manifest;
+use crate::harness::{nixcmd, product};
+use anyhow::{Result, ensure};
+
+on_both_layouts!(
+    rollback_leaves_the_same_machine,
+    rollback_keeps_what_was_built_since,
+    rollback_after_a_reboot,
+    there_and_back_and_there,
+);
+
+fn rollback_leaves_the_same_machine(layout: Layout) -> Result<()> {
+    let (mut machine, world) = ready(layout, "rollback")?;
+    let expected = Expected::ask(&machine)?;
+    let before = manifest(&machine)?;
+    migrate(&machine)?;
+    product::ok(&machine, "rollback --yes")?;
+    // Nobody connects before this is taken: what ran before must run again.
+    before.assert_same(&Manifest::take(&machine)?, "after a rollback")?;
+    machine.reboot()?;
+    before.assert_same(&manifest(&machine)?, "after a rollback and a reboot")?;
+    assert_trust(&machine)?;
+    expected.assert_collects(&machine, layout)?;
+    world.assert_live(&machine)?;
+    assert_root_owned_build(&machine, "bob", "bob-after-rollback")
+}
+
+fn rollback_keeps_what_was_built_since(layout: Layout) -> Result<()> {
+    let (machine, _) = ready(layout, "rollback-new")?;
+    migrate(&machine)?;
+    let nix = machine.root("id -u nix")?;
+    let rooted = machine.user("bob", &format!("{} -o ~/since", nixcmd::nix_build("bob-since", "")))?;
+    product::ok(&machine, "rollback --yes")?;
+    let owner = machine.root(&format!("stat -c %U:%G {rooted}"))?;
+    ensure!(owner == "root:root", "what was built since belongs to {owner}");
+    let left =
+        machine.root(&format!("find / -xdev \\( -uid {nix} -o -gid {nix} -o -uid +99999 \\) | head"))?;
+    ensure!(left.is_empty(), "left behind with the ids of the migration:\n{left}");
+    nixcmd::collect_garbage(&machine)?;
+    ensure!(nixcmd::valid_paths(&machine)?.contains(&rooted), "what was built since was collected");
+    machine.root("nix-store --verify --check-contents")?;
+    Ok(())
+}
+
+fn rollback_after_a_reboot(layout: Layout) -> Result<()> {
+    let (mut machine, _) = ready(layout, "rollback-late")?;
+    let before = manifest(&machine)?;
+    migrate(&machine)?;
+    machine.reboot()?;
+    product::ok(&machine, "rollback --yes")?;
+    before.assert_same(&manifest(&machine)?, "after a reboot and a rollback")
+}
+
+fn there_and_back_and_there(layout: Layout) -> Result<()> {
+    let (machine, world) = ready(layout, "again")?;
+    let expected = Expected::ask(&machine)?;
+    let before = manifest(&machine)?;
+    migrate(&machine)?;
+    product::ok(&machine, "rollback --yes")?;
+    migrate(&machine)?;
+    assert_trust(&machine)?;
+    product::ok(&machine, "rollback --yes")?;
+    before.assert_same(&manifest(&machine)?, "after two migrations and two rollbacks")?;
+    migrate(&machine)?;
+    assert_unprivileged_build(&machine, "alice", "alice-third")?;
+    // The build above is garbage as well, and goes with the rest.
+    expected.assert_collects(&machine, layout)?;
+    world.assert_live(&machine)
+}
