@@ -4,7 +4,7 @@
 //! Users own directories in there and make links with any name and any target, so all of it is hostile. Only names and link
 //! texts are read; nothing but directories below the two starting points is ever opened for reading.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -66,9 +66,9 @@ struct Indirect {
 /// Adds the links that are remembered, but gone. The daemon itself removes links in `auto` whose target it cannot find, so a home
 /// that was not mounted then costs the link: its target is watched in the link's place. What is gone elsewhere was removed.
 fn adopt(links: &mut Vec<Indirect>, auto: &Path, memory: &mut Memory) {
-    let seen: BTreeSet<PathBuf> = links.iter().map(|link| link.path.clone()).collect();
-    memory.forget(|link, _| !seen.contains(link) && link.parent() != Some(auto));
-    let gone = memory.all().filter(|(link, _)| !seen.contains(*link));
+    let seen: HashSet<&OsStr> = links.iter().map(|link| link.path.as_os_str()).collect();
+    memory.forget(|link, _| !seen.contains(link.as_os_str()) && link.parent() != Some(auto));
+    let gone = memory.all().filter(|(link, _)| !seen.contains(link.as_os_str()));
     let gone: BTreeSet<_> = gone.map(|(link, root)| (link.to_owned(), root.target.clone())).collect();
     links.extend(gone.into_iter().map(|(path, target)| Indirect { path, targets: vec![target] }));
 }
