@@ -166,9 +166,7 @@ impl Running {
             .stdout(Stdio::piped())
             .spawn()?;
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(requests), Some(answers)) => {
-                Ok(Self { child, requests, answers, unread: VecDeque::new() })
-            }
+            (Some(requests), Some(answers)) => Ok(Self { child, requests, answers, unread: VecDeque::new() }),
             _ => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
@@ -189,8 +187,8 @@ impl Running {
 
     /// Reads until so many bytes are there.
     fn wait_for(&mut self, bytes: usize, end: Instant) -> io::Result<()> {
-        let mut buffer = [0; PIECE];
         while self.unread.len() < bytes {
+            let mut buffer = [0; PIECE];
             let left = end.saturating_duration_since(Instant::now());
             let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             match poll(&mut [PollFd::new(self.answers.as_fd(), nix::poll::PollFlags::POLLIN)], left) {

@@ -82,7 +82,8 @@ pub fn details(file: &OwnedFd) -> nix::Result<Details> {
     let mut status = std::mem::MaybeUninit::<statx>::zeroed();
     let wanted = STATX_TYPE | STATX_UID | STATX_MNT_ID;
     // SAFETY: the path is a string with its NUL, and the buffer is a writable statx for the time of the call.
-    let mut call = || unsafe { statx(file.as_raw_fd(), c"".as_ptr(), AT_EMPTY_PATH, wanted, status.as_mut_ptr()) };
+    let mut call =
+        || unsafe { statx(file.as_raw_fd(), c"".as_ptr(), AT_EMPTY_PATH, wanted, status.as_mut_ptr()) };
     retry(|| Errno::result(call()))?;
     // SAFETY: all bytes zero is a valid statx, and the kernel has written one over it.
     let status = unsafe { status.assume_init() };
