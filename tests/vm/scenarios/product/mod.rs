@@ -10,6 +10,7 @@ mod migrate;
 mod neighbours;
 mod reboot;
 mod rollback;
+mod scanner;
 mod target;
 mod trust;
 mod virtual_machine;
