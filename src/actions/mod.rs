@@ -8,6 +8,7 @@
 //! - `undo` gives back what was captured, and is right also when `apply` never began.
 
 mod append_block;
+pub mod conflict;
 mod create_directory;
 mod create_group;
 mod create_user;
@@ -35,6 +36,8 @@ use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use conflict::{Choices, Scan};
+
 /// What an action may use besides its own parameters.
 pub struct Host<'a> {
     /// A directory of this run, root's alone, for what is too large for the journal.
@@ -43,6 +46,8 @@ pub struct Host<'a> {
     pub observer: &'a dyn Observer,
     /// Set when the run is to stop: long actions look at it and return an error.
     pub cancelled: &'a AtomicBool,
+    /// Whose version stays of what somebody else changed.
+    pub choices: Choices,
 }
 
 impl Host<'_> {
@@ -89,6 +94,11 @@ pub trait Act {
     fn apply(&self, host: &Host<'_>, before: &Self::Before) -> Result<()>;
     /// Gives back what was there.
     fn undo(&self, host: &Host<'_>, before: &Self::Before) -> Result<()>;
+    /// Tells the scan what this step wrote, or what others made of it that `undo` cannot decide about. Reads only; `undo`
+    /// looks once more, and fails where there is no choice.
+    fn look_for_conflicts(&self, _: &mut Scan<'_>, _: &Self::Before) -> Result<()> {
+        Ok(())
+    }
 }
 
 macro_rules! actions {
@@ -146,6 +156,14 @@ macro_rules! actions {
             /// As [`Action::apply`].
             pub fn undo(&self, host: &Host<'_>, captured: &str) -> Result<()> {
                 match self { $(Self::$variant(action) => action.undo(host, &from_journal(captured)?),)* }
+            }
+
+            /// Looks whether somebody else changed what it did.
+            ///
+            /// # Errors
+            /// As [`Action::apply`].
+            pub fn look_for_conflicts(&self, scan: &mut Scan<'_>, captured: &str) -> Result<()> {
+                match self { $(Self::$variant(action) => action.look_for_conflicts(scan, &from_journal(captured)?),)* }
             }
         }
     };
@@ -219,6 +237,7 @@ fn gid_of(group: &str) -> Result<u32> {
 
 #[cfg(test)]
 mod test_host {
+    use super::conflict::{Choice, Conflict, Keep};
     use super::*;
 
     /// An observer that says nothing.
@@ -229,9 +248,31 @@ mod test_host {
         fn advance(&self, _: u64, _: u64, _: &str) {}
     }
 
+    /// The conflicts that a scan of this step alone finds.
+    pub fn conflicts<A: Act>(dir: &Path, action: &A, before: &A::Before) -> Vec<Conflict> {
+        let host = host(dir);
+        let mut scan = Scan::new(&host);
+        action.look_for_conflicts(&mut scan, before).unwrap();
+        scan.finish().unwrap().0
+    }
+
+    /// A host on which this was chosen for that conflict.
+    pub fn chosen(dir: &Path, conflict: &Conflict, keep: Keep) -> Host<'static> {
+        let mut host = host(dir);
+        let choice = Choice { path: conflict.path.clone(), digest: conflict.digest.clone(), keep };
+        host.choices.add(&host.backups, vec![choice]).unwrap();
+        assert_eq!(Choices::load(&host.backups).unwrap(), host.choices, "it is written down");
+        host
+    }
+
     /// A host with its backups below `dir`.
     pub fn host(dir: &Path) -> Host<'static> {
         static NEVER: AtomicBool = AtomicBool::new(false);
-        Host { backups: dir.join("backups"), observer: &Silent, cancelled: &NEVER }
+        Host {
+            backups: dir.join("backups"),
+            observer: &Silent,
+            cancelled: &NEVER,
+            choices: Choices::default(),
+        }
     }
 }

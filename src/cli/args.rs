@@ -57,7 +57,7 @@ pub enum Command {
     /// Goes on with a run that was interrupted
     Resume,
     /// Gives back the state before the last migration
-    Rollback,
+    Rollback(RollbackArgs),
     /// Lists runs and their steps
     History {
         /// Only this run
@@ -80,6 +80,20 @@ pub struct MigrateArgs {
     /// Leaves what was done when a step fails, instead of undoing it
     #[arg(long)]
     pub keep_partial: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// Whose version stays of what somebody else changed since, where undoing cannot decide: theirs, or ours (the state
+    /// before; theirs is put aside in the backups). Without it each is asked for on a terminal, and nothing is undone elsewhere
+    #[arg(long, value_name = "WHOSE")]
+    pub keep: Option<Whose>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Whose {
+    Theirs,
+    Ours,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! The command line: parses, calls, prints.
 
 mod args;
+mod conflicts;
 mod exit;
 mod history;
 mod inspect;
@@ -73,7 +74,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Verify => verify::verify(session),
         Command::Roots(args) => roots::roots(session, args),
         Command::Resume => runs::resume(session),
-        Command::Rollback => runs::rollback(session),
+        Command::Rollback(args) => runs::rollback(session, args),
         Command::History { run } => history::history(session, *run),
     }
 }

@@ -21,6 +21,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
+use crate::actions::conflict::{Choice, Choices, Conflict, Keep, Scan};
 use crate::actions::{Host, Observer};
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState};
 use crate::plan::{Plan, Step};
@@ -66,6 +67,8 @@ pub enum Ending {
     Undone,
     /// A step failed, and what was done stays (`--keep-partial`), or undoing failed too.
     Stuck,
+    /// Somebody else changed what the run did, and nobody chose whose version stays: nothing was undone.
+    Undecided,
 }
 
 /// Records a new run of `plan`; returns its number.
@@ -149,6 +152,29 @@ impl<'a> Engine<'a> {
         self.back(run.id, &recorded_plan(run)?, Ending::Undone)
     }
 
+    /// What somebody else changed of what `run` did since, and nobody has chosen about yet.
+    ///
+    /// # Errors
+    /// As [`Engine::resume`], and when what is there now cannot be read.
+    pub fn conflicts(&self, run: &Run) -> Result<Vec<Conflict>> {
+        let plan = recorded_plan(run)?;
+        Ok(scan(&self.host(run.id)?, &plan, &self.records(run.id, &plan)?)?.0)
+    }
+
+    /// Writes down whose version stays of each of these.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn choose(&self, run: &Run, chosen: &[(Conflict, Keep)]) -> Result<()> {
+        let mut host = self.host(run.id)?;
+        let choice = |(conflict, keep): &(Conflict, Keep)| Choice {
+            path: conflict.path.clone(),
+            digest: conflict.digest.clone(),
+            keep: *keep,
+        };
+        host.choices.add(&host.backups, chosen.iter().map(choice).collect())
+    }
+
     fn forward(&mut self, run: i64, plan: &Plan) -> Result<Ending> {
         let host = self.host(run)?;
         for (index, (step, record)) in plan.steps.iter().zip(self.records(run, plan)?).enumerate() {
@@ -218,6 +244,9 @@ impl<'a> Engine<'a> {
 
     /// Undoes steps, the last first, and stops at the first that cannot be undone: those before it rely on it.
     fn back(&mut self, run: i64, plan: &Plan, ending: Ending) -> Result<Ending> {
+        if self.has_conflicts(run, plan)? {
+            return Ok(if ending == Ending::Undone { Ending::Undecided } else { Ending::Stuck });
+        }
         self.journal.set_run(run, RunState::Undoing)?;
         checkpoint::reach("run:undoing");
         // A signal stopped the way forward, or an earlier run; going back is not to be stopped halfway by the same one.
@@ -254,6 +283,17 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
+    /// Whether somebody has to choose before this run is undone. All conflicts are found before the first step is undone.
+    fn has_conflicts(&self, run: i64, plan: &Plan) -> Result<bool> {
+        let mut host = self.host(run)?;
+        let (found, follow) = scan(&host, plan, &self.records(run, plan)?)?;
+        for conflict in &found {
+            self.observer.as_observer().note(&format!("{}: {}", conflict.path.display(), conflict.reason));
+        }
+        host.choices.add(&host.backups, follow)?;
+        Ok(!found.is_empty())
+    }
+
     fn records(&self, run: i64, plan: &Plan) -> Result<Vec<StepRecord>> {
         let records = self.journal.steps(run)?;
         let same = records.len() == plan.steps.len()
@@ -271,8 +311,25 @@ impl<'a> Engine<'a> {
             .mode(0o700)
             .create(&backups)
             .with_context(|| format!("cannot make the directory {}", backups.display()))?;
-        Ok(Host { backups, observer: self.observer.as_observer(), cancelled: self.cancelled })
+        let choices = Choices::load(&backups)?;
+        Ok(Host { backups, observer: self.observer.as_observer(), cancelled: self.cancelled, choices })
     }
+}
+
+/// What others changed of what the steps did that nobody has chosen about yet, and the choices that follow by themselves.
+fn scan(host: &Host<'_>, plan: &Plan, records: &[StepRecord]) -> Result<(Vec<Conflict>, Vec<Choice>)> {
+    let mut scan = Scan::new(host);
+    for (step, record) in plan.steps.iter().zip(records) {
+        if let Some(captured) = &record.captured
+            && record.state != StepState::Undone
+        {
+            let context = || format!("cannot look at what the step {} did", step.id);
+            step.action.look_for_conflicts(&mut scan, captured).with_context(context)?;
+        }
+    }
+    let (mut found, follow) = scan.finish()?;
+    found.retain(|conflict| !host.choices.has(conflict));
+    Ok((found, follow))
 }
 
 fn recorded_plan(run: &Run) -> Result<Plan> {
