@@ -104,6 +104,15 @@ impl Original {
         &self.path
     }
 
+    /// What it held.
+    ///
+    /// # Errors
+    /// When that was no text, or a copy in the backups cannot be read.
+    pub fn held(&self, host: &Host<'_>) -> Result<String> {
+        let bytes = self.state.read(host)?;
+        String::from_utf8(bytes).with_context(|| format!("{} was no text", self.path.display()))
+    }
+
     /// What it holds now; empty when it is not there.
     pub fn read(&self) -> Result<String> {
         read_or_empty(&self.path)

@@ -13,14 +13,21 @@ mod create_directory;
 mod create_group;
 mod create_user;
 mod database;
+mod delete_tree;
 mod drain;
 mod edit;
 mod file_state;
 mod install_program;
 mod keep_files;
 mod keep_stopped;
+mod purge_home;
+mod purge_packages;
 mod put_symlink;
 mod reload_units;
+mod remove_accounts;
+mod remove_block;
+mod remove_directory;
+mod remove_file;
 mod reown;
 mod set_owner;
 mod start_units;
@@ -94,6 +101,11 @@ pub trait Act {
     fn apply(&self, host: &Host<'_>, before: &Self::Before) -> Result<()>;
     /// Gives back what was there.
     fn undo(&self, host: &Host<'_>, before: &Self::Before) -> Result<()>;
+    /// Whether it can never be undone. A plan has such steps at its end, and says so; once one has begun, a run only goes
+    /// forward, and what was captured is empty.
+    fn is_irrevocable(&self) -> bool {
+        false
+    }
     /// Tells the scan what this step wrote, or what others made of it that `undo` cannot decide about. Reads only; `undo`
     /// looks once more, and fails where there is no choice.
     fn look_for_conflicts(&self, _: &mut Scan<'_>, _: &Self::Before) -> Result<()> {
@@ -124,6 +136,11 @@ macro_rules! actions {
             /// How that is undone, for people.
             pub fn undone_by(&self) -> String {
                 match self { $(Self::$variant(action) => action.undone_by(),)* }
+            }
+
+            /// Whether it can never be undone.
+            pub fn is_irrevocable(&self) -> bool {
+                match self { $(Self::$variant(action) => action.is_irrevocable(),)* }
             }
 
             /// Whether all is already so.
@@ -206,6 +223,25 @@ actions! {
     "reown" => Reown(reown::Reown),
     /// The finished state is proved on the live machine.
     "verify" => Verify(verify::Verify),
+    /// A file or link goes.
+    "remove-file" => RemoveFile(remove_file::RemoveFile),
+    /// An empty directory goes.
+    "remove-directory" => RemoveDirectory(remove_directory::RemoveDirectory),
+    /// An installer's block in a shell's file goes.
+    "remove-block" => RemoveBlock(remove_block::RemoveBlock),
+    /// Users and groups go.
+    "remove-accounts" => RemoveAccounts(remove_accounts::RemoveAccounts),
+    /// Packages of the distribution go.
+    "purge-packages" => PurgePackages(purge_packages::PurgePackages),
+    /// What Nix's commands left in a home goes.
+    "purge-home" => PurgeHome(purge_home::PurgeHome),
+    /// A directory goes with all that is in it.
+    "delete-tree" => DeleteTree(delete_tree::DeleteTree),
+}
+
+/// What an undoing of something irrevocable says. The engine refuses to come this far.
+fn irrevocable(what: &str) -> Result<()> {
+    bail!("this cannot be undone once it has begun ({what}): nix-unroot resume finishes it")
 }
 
 pub use database::child_main as database_child_main;

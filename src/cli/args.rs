@@ -54,6 +54,8 @@ pub enum Command {
     Verify,
     /// Lists what keeps store paths alive: processes, links, and links that are remembered while they cannot be seen
     Roots(RootsArgs),
+    /// Removes Nix from this machine, whoever installed it
+    Uninstall(UninstallArgs),
     /// Goes on with a run that was interrupted
     Resume,
     /// Gives back the state before the last migration
@@ -94,6 +96,19 @@ pub struct RollbackArgs {
 pub enum Whose {
     Theirs,
     Ours,
+}
+
+#[derive(Debug, Args)]
+pub struct UninstallArgs {
+    /// Shows what would go and what would stay, and writes nothing anywhere
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Leaves /nix as it is
+    #[arg(long)]
+    pub keep_store: bool,
+    /// Removes what Nix's commands left in people's homes, too: profiles' links, channels, caches
+    #[arg(long)]
+    pub purge_homes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -108,14 +108,17 @@ impl Runner {
         };
         let ended = work(&mut engine);
         drop(progress);
-        let run = self.journal.runs().ok().and_then(|runs| Some(runs.last()?.id));
+        let run = self.journal.runs().ok().and_then(|mut runs| runs.pop());
+        let done =
+            run.as_ref().and_then(|run| Plan::read(&run.plan).ok()).map_or(String::new(), |plan| plan.done);
         let (exit, outcome) = match ended {
-            Ok(ending) => tell(session, &ending),
+            Ok(ending) => tell(session, &ending, &done),
             Err(error) => {
                 session.output.error(&error.context("the run was stopped where it was"));
-                tell(session, &Ending::Stuck)
+                tell(session, &Ending::Stuck, &done)
             }
         };
+        let run = run.map(|run| run.id);
         // The run is what it is, also when nobody reads of it.
         let document = RunDocument { version: 1, run, outcome, conflicts: Vec::new() };
         let _ = session.output.document(&document);
@@ -127,13 +130,12 @@ fn backups() -> PathBuf {
     Path::new(paths::STATE_DIR).join("backups")
 }
 
-fn tell(session: &Session, ending: &Ending) -> (Exit, &'static str) {
+/// Says how a run ended, `done` being what its plan says of that.
+fn tell(session: &Session, ending: &Ending, done: &str) -> (Exit, &'static str) {
+    let done = format!("done: {done}");
     let (exit, outcome, text) = match ending {
-        Ending::Applied => (
-            Exit::Done,
-            "applied",
-            "done: Nix runs unprivileged; nix-unroot rollback gives back the state before",
-        ),
+        Ending::Applied => (Exit::Done, "applied", done.as_str()),
+        Ending::Final => (Exit::Done, "final", done.as_str()),
         Ending::Undone => (Exit::Done, "undone", "done: everything is as it was before"),
         Ending::FailedAndUndone => {
             (Exit::Failed, "failed-and-undone", "failed; what had been done is undone")
@@ -161,7 +163,9 @@ pub fn resume(session: &Session) -> Result<Exit> {
         session,
         "there is no interrupted run: nothing to do",
         |run| {
-            (!matches!(run.state, RunState::Applied | RunState::Undone)).then(|| match run.state {
+            (!matches!(run.state, RunState::Applied | RunState::Undone | RunState::Final)).then(|| match run
+                .state
+            {
                 RunState::Undoing => {
                     format!("Go on undoing run {} ({}, begun {})?", run.id, run.plan_name, run.started)
                 }

@@ -6,6 +6,7 @@
 //!        doing | done -> undoing -> undone      in reverse order
 //! run:   applying -> applied                    all steps done or skipped
 //!        applying | applied -> undoing -> undone
+//!        applying -> final                      all steps done, and the last of them can never be undone
 //! ```
 //!
 //! A process that dies anywhere leaves a run that is "applying" or "undoing". [`Engine::resume`] goes on in the
@@ -63,6 +64,8 @@ pub enum Ending {
     Applied,
     /// A step failed, and all that was done is undone.
     FailedAndUndone,
+    /// All steps are done, and what they did cannot be undone.
+    Final,
     /// All is undone, as asked.
     Undone,
     /// A step failed, and what was done stays (`--keep-partial`), or undoing failed too.
@@ -77,6 +80,10 @@ pub enum Ending {
 /// When an earlier run is not ended: undoing this one would not undo that one. When the journal cannot be written.
 pub fn begin(journal: &mut Journal, backups: &Path, plan: &Plan) -> Result<i64> {
     if let Some(run) = journal.current()? {
+        if run.state == RunState::Applied && recorded_plan(&run)?.ends_here {
+            journal.set_run(run.id, RunState::Final)?;
+            return begin(journal, backups, plan);
+        }
         bail!(
             "run {} ({}) is not undone: nix-unroot rollback ends it, nix-unroot history shows it",
             run.id,
@@ -141,6 +148,7 @@ impl<'a> Engine<'a> {
             RunState::Undoing => self.back(run.id, &plan, Ending::Undone),
             RunState::Applied => Ok(Ending::Applied),
             RunState::Undone => Ok(Ending::Undone),
+            RunState::Final => Ok(Ending::Final),
         }
     }
 
@@ -189,15 +197,29 @@ impl<'a> Engine<'a> {
             self.observer.step_ends(Direction::Forward, index, step, &ending);
             if let StepEnding::Failed(error) = ending {
                 self.record_error(run, index, &error);
-                return match self.keep_partial {
+                return match self.keep_partial || self.is_past_return(run, plan)?.is_some() {
                     true => Ok(Ending::Stuck),
                     false => self.back(run, plan, Ending::FailedAndUndone),
                 };
             }
         }
-        self.journal.set_run(run, RunState::Applied)?;
+        let (state, ending) = match self.is_past_return(run, plan)? {
+            Some(_) => (RunState::Final, Ending::Final),
+            None => (RunState::Applied, Ending::Applied),
+        };
+        self.journal.set_run(run, state)?;
         checkpoint::reach("run:applied");
-        Ok(Ending::Applied)
+        Ok(ending)
+    }
+
+    /// The first step that has begun and can never be undone.
+    fn is_past_return<'p>(&self, run: i64, plan: &'p Plan) -> Result<Option<&'p Step>> {
+        let begun = |record: &StepRecord| !matches!(record.state, StepState::Pending | StepState::Skipped);
+        let steps = plan.steps.iter().zip(self.records(run, plan)?);
+        Ok(steps
+            .filter(|(step, record)| step.action.is_irrevocable() && begun(record))
+            .map(|(step, _)| step)
+            .next())
     }
 
     /// An error that cannot be recorded (the disk may be full) was shown already, and must not keep us from undoing.
@@ -244,6 +266,12 @@ impl<'a> Engine<'a> {
 
     /// Undoes steps, the last first, and stops at the first that cannot be undone: those before it rely on it.
     fn back(&mut self, run: i64, plan: &Plan, ending: Ending) -> Result<Ending> {
+        if let Some(step) = self.is_past_return(run, plan)? {
+            bail!(
+                "run {run} cannot be undone any more: it has begun what cannot be taken back ({}); nix-unroot resume finishes it",
+                step.action.changes()
+            );
+        }
         if self.has_conflicts(run, plan)? {
             return Ok(if ending == Ending::Undone { Ending::Undecided } else { Ending::Stuck });
         }

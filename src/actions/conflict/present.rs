@@ -104,6 +104,8 @@ pub enum Wrote {
     Digest(String),
     /// A link to this.
     Link(PathBuf),
+    /// Nothing: it took away what was there.
+    Nothing,
 }
 
 impl Wrote {
@@ -113,6 +115,7 @@ impl Wrote {
             (Self::Text(text), Present::File(bytes)) => text.as_bytes() == bytes,
             (Self::Digest(digest), Present::File(_)) => *digest == now.digest(),
             (Self::Link(target), Present::Link(now)) => target == now,
+            (Self::Nothing, Present::Absent) => true,
             _ => false,
         }
     }
@@ -123,6 +126,7 @@ impl Wrote {
             Self::Text(text) => Present::File(text.clone().into_bytes()).version(),
             Self::Digest(digest) => Version::of(format!("a program, SHA-256 {digest}")),
             Self::Link(target) => Present::Link(target.clone()).version(),
+            Self::Nothing => Present::Absent.version(),
         }
     }
 }

@@ -12,6 +12,7 @@ mod reboot;
 mod rollback;
 mod target;
 mod trust;
+mod uninstall;
 mod virtual_machine;
 
 use crate::harness::layout::Layout;
