@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::conflict::{Conflict, Keep, Present, Scan, put_aside, undecided};
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::system::files;
 
@@ -28,6 +29,9 @@ pub struct CreateDirectory {
     /// Whether what was put into it since goes with it. Otherwise a directory that is not empty stays.
     #[serde(default)]
     pub with_contents: bool,
+    /// With `with_contents`: what is not a cache is put aside in the run's backups instead of being removed.
+    #[serde(default)]
+    pub keep_contents: bool,
 }
 
 impl Act for CreateDirectory {
@@ -38,10 +42,26 @@ impl Act for CreateDirectory {
     }
 
     fn undone_by(&self) -> String {
-        match self.with_contents {
-            true => "removes it with what it holds".to_owned(),
-            false => "removes it when it is empty".to_owned(),
+        match (self.with_contents, self.keep_contents) {
+            (_, true) => "removes it; what is in it and no cache is put aside".to_owned(),
+            (true, _) => "removes it with what it holds".to_owned(),
+            _ => "removes it when it is empty".to_owned(),
         }
+    }
+
+    fn look_for_conflicts(&self, scan: &mut Scan<'_>, (): &()) -> Result<()> {
+        let now = Present::at(&self.path)?;
+        if !matches!(now, Present::Absent | Present::Directory) {
+            scan.conflict(Conflict {
+                path: self.path.clone(),
+                reason: "somebody else put it in the place of the directory".to_owned(),
+                before: Present::Absent.version(),
+                ours: Present::Directory.version(),
+                now: now.version(),
+                digest: now.digest(),
+            });
+        }
+        Ok(())
     }
 
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {
@@ -77,6 +97,20 @@ impl Act for CreateDirectory {
     }
 
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        let now = Present::at(&self.path)?;
+        if !matches!(now, Present::Absent | Present::Directory) {
+            return match host.choices.of(&self.path, &now) {
+                Some(Keep::Theirs) => Ok(()),
+                Some(Keep::Ours) => {
+                    put_aside(&self.path, &now, host)?;
+                    files::remove(&self.path).with_context(|| format!("cannot remove {}", show(&self.path)))
+                }
+                None => bail!(undecided(&self.path)),
+            };
+        }
+        if self.keep_contents && now == Present::Directory {
+            self.put_contents_aside(host)?;
+        }
         // remove_dir_all goes by directory descriptors and follows no link, so its contents may be hostile.
         let removed = match self.with_contents {
             true => fs::remove_dir_all(&self.path),
@@ -93,6 +127,23 @@ impl Act for CreateDirectory {
     }
 }
 
+impl CreateDirectory {
+    /// Caches can be made again; whatever else is in it may be somebody's only copy.
+    fn put_contents_aside(&self, host: &Host<'_>) -> Result<()> {
+        let context = || format!("cannot read {}", show(&self.path));
+        let mut others = fs::read_dir(&self.path).with_context(context)?.collect::<Result<Vec<_>, _>>();
+        others.as_mut().map(|all| all.retain(|entry| entry.file_name() != CACHE)).ok();
+        if others.with_context(context)?.is_empty() {
+            return Ok(());
+        }
+        // Without an owner, and in a directory of root's alone.
+        put_aside(&self.path, &Present::Directory, host)
+    }
+}
+
+/// What programs keep in a home and can make again.
+const CACHE: &str = ".cache";
+
 /// Permission bits from octal digits.
 pub(super) fn octal(mode: &str) -> Result<u32> {
     u32::from_str_radix(mode, 8)
@@ -107,7 +158,7 @@ fn root() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_host::host;
+    use super::super::test_host::{chosen, conflicts, host};
     use super::*;
 
     #[test]
@@ -122,6 +173,7 @@ mod tests {
                 group: root(),
                 mode: "1750".to_owned(),
                 with_contents,
+                keep_contents: false,
             };
             assert!(!action.is_done(&host).unwrap());
             action.apply(&host, &()).unwrap();
@@ -130,6 +182,56 @@ mod tests {
             fs::write(path.join("file"), "").unwrap();
             action.undo(&host, &()).unwrap();
             assert_eq!(path.exists(), !with_contents);
+        }
+    }
+
+    #[test]
+    fn caches_go_and_the_rest_is_put_aside() {
+        for (name, is_kept) in [(".cache", false), (".ssh", true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let host = host(dir.path());
+            fs::create_dir(&host.backups).unwrap();
+            let action = CreateDirectory {
+                path: dir.path().join("home"),
+                owner: root(),
+                group: root(),
+                mode: "0700".to_owned(),
+                with_contents: true,
+                keep_contents: true,
+            };
+            action.apply(&host, &()).unwrap();
+            fs::create_dir(action.path.join(name)).unwrap();
+            for _ in 0..2 {
+                action.undo(&host, &()).unwrap();
+                assert!(!action.path.exists());
+            }
+            assert_eq!(host.backups.join("put-aside-home").join(name).exists(), is_kept);
+        }
+    }
+
+    #[test]
+    fn a_link_in_its_place_needs_a_choice() {
+        for keep in [Keep::Theirs, Keep::Ours] {
+            let dir = tempfile::tempdir().unwrap();
+            let nobody_asked = host(dir.path());
+            fs::create_dir(&nobody_asked.backups).unwrap();
+            let (path, elsewhere) = (dir.path().join("home"), dir.path().join("elsewhere"));
+            fs::create_dir(&elsewhere).unwrap();
+            fs::write(elsewhere.join("file"), "").unwrap();
+            std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+            let action = CreateDirectory {
+                path: path.clone(),
+                owner: root(),
+                group: root(),
+                mode: "0700".to_owned(),
+                with_contents: true,
+                keep_contents: false,
+            };
+            assert!(action.undo(&nobody_asked, &()).is_err());
+            let found = conflicts(dir.path(), &action, &());
+            action.undo(&chosen(dir.path(), &found[0], keep), &()).unwrap();
+            assert_eq!(path.is_symlink(), keep == Keep::Theirs);
+            assert!(elsewhere.join("file").exists());
         }
     }
 

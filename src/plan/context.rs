@@ -14,7 +14,7 @@ use crate::platform::paths;
 /// The values of one machine. A name without a value (`None`) leaves out the parameter that it stands for.
 #[derive(Clone, Debug)]
 pub struct Context {
-    values: BTreeMap<String, Option<Value>>,
+    pub(super) values: BTreeMap<String, Option<Value>>,
 }
 
 impl Context {

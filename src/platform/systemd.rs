@@ -72,10 +72,15 @@ pub fn start(units: &[UnitName]) -> Result<()> {
     Ok(())
 }
 
+/// Whether systemd knows a file of this unit.
+pub fn exists(unit: &UnitName) -> Result<bool> {
+    Ok(property(unit, "LoadState")? != "not-found")
+}
+
 fn known(units: &[UnitName]) -> Result<Vec<&UnitName>> {
     let mut known = Vec::new();
     for unit in units {
-        if property(unit, "LoadState")? != "not-found" || is_active(unit)? {
+        if exists(unit)? || is_active(unit)? {
             known.push(unit);
         }
     }

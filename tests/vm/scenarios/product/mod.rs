@@ -13,6 +13,7 @@ mod rollback;
 mod scanner;
 mod target;
 mod trust;
+mod uninstall;
 mod virtual_machine;
 
 use crate::harness::layout::Layout;
