@@ -2,7 +2,9 @@
 
 mod attacks;
 mod builds;
+mod churn;
 mod collect;
+mod doubts;
 mod dry_run;
 mod interrupted;
 mod kill_matrix;
