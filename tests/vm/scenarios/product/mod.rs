@@ -12,6 +12,8 @@ mod migrate;
 mod neighbours;
 mod reboot;
 mod rollback;
+mod scan_speed;
+mod superset;
 mod target;
 mod trust;
 mod virtual_machine;

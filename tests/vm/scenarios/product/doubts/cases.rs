@@ -49,6 +49,7 @@ const fn case(
 
 const BLIND: Kind = Kind::Doubt("Blind");
 const UNREADABLE: Kind = Kind::Doubt("Unreadable");
+const NEVER_SEEN: Kind = Kind::Doubt("NeverSeen");
 const LIMIT: Kind = Kind::Doubt("Limit");
 
 #[rustfmt::skip] // One case, one paragraph: a table.
@@ -73,7 +74,7 @@ pub const CASES: &[Case] = &[
         "unit ExecStart= \"ExecStart=+/usr/bin/unshare --mount sh -c 'mount -t tmpfs none /proc; exec $program'\"", "unit"),
     case("/proc of the namespace above", BLIND, "/proc shows another PID namespace than ours",
         "nested", "unit"),
-    case("a PID namespace of its own", BLIND, "we are process 1 of a PID namespace of our own",
+    case("a PID namespace of its own", BLIND, "we are process 1 of a PID namespace of our own (PrivatePIDs=?)",
         "nested --mount-proc", "unit"),
     case("something mounted over a process", BLIND, "something is mounted over /proc/",
         "mkdir -p /var/empty; setsid sleep 1000005 </dev/null >/dev/null 2>&1 & mount --bind /var/empty /proc/$!; unit",
@@ -89,10 +90,10 @@ pub const CASES: &[Case] = &[
     case("a directory of roots refuses", UNREADABLE, "cannot look at /nix/var/nix/gcroots/per-user/alice/odd: Permission denied",
         "fuse /nix/var/nix/gcroots/per-user/alice/odd user_id=1000 sleep 1000006",
         "pkill -f '^sleep 1000006'; umount -l /nix/var/nix/gcroots/per-user/alice/odd; rmdir /nix/var/nix/gcroots/per-user/alice/odd"),
-    case("a home refuses", UNREADABLE, "/home/alice/odd/x: Permission denied",
+    case("a home refuses", NEVER_SEEN, "points to /home/alice/odd/x, which cannot be seen (Permission denied)",
         "fuse /home/alice/odd user_id=1000 sleep 1000006; ln -s /home/alice/odd/x /nix/var/nix/gcroots/auto/odd",
         "rm /nix/var/nix/gcroots/auto/odd; pkill -f '^sleep 1000006'; umount -l /home/alice/odd; rmdir /home/alice/odd"),
-    case("a home does not answer", UNREADABLE, "/home/alice/hung/x: Connection timed out", "hang", "unhang"),
+    case("a home does not answer", NEVER_SEEN, "points to /home/alice/hung/x, which cannot be seen (no answer)", "hang", "unhang"),
     case("the memory is a directory", UNREADABLE, "cannot look at /var/lib/nix-root-scan/remembered: Is a directory",
         "cd /var/lib/nix-root-scan; mv remembered kept; mkdir remembered",
         "cd /var/lib/nix-root-scan; rmdir remembered; mv kept remembered"),

@@ -1,7 +1,9 @@
 //! Whatever keeps the scanner from being sure, a garbage collection fails, says so, and deletes nothing; with the remedy it works
-//! again. Asked of the real daemon, for each kind of doubt that `root-scan/src` knows.
+//! again. Asked of the real daemon, for each kind of doubt that `root-scan/src` knows
+//! (`kinds.rs` sees to that).
 
 mod cases;
+mod kinds;
 
 use super::migrated;
 use crate::harness::layout::Layout;
