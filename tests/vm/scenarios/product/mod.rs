@@ -13,6 +13,7 @@ mod neighbours;
 mod reboot;
 mod rollback;
 mod scan_speed;
+mod scanner;
 mod superset;
 mod target;
 mod trust;
