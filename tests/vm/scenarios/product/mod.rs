@@ -2,7 +2,9 @@
 
 mod attacks;
 mod builds;
+mod churn;
 mod collect;
+mod doubts;
 mod dry_run;
 mod interrupted;
 mod kill_matrix;
@@ -10,7 +12,9 @@ mod migrate;
 mod neighbours;
 mod reboot;
 mod rollback;
+mod scan_speed;
 mod scanner;
+mod superset;
 mod target;
 mod trust;
 mod uninstall;
