@@ -4,14 +4,18 @@ mod attacks;
 mod builds;
 mod collect;
 mod dry_run;
+mod faults;
+mod hostile;
 mod interrupted;
 mod kill_matrix;
 mod migrate;
+mod moved_on;
 mod neighbours;
 mod reboot;
 mod rollback;
 mod target;
 mod trust;
+mod two_at_once;
 mod virtual_machine;
 
 use crate::harness::layout::Layout;
