@@ -99,10 +99,14 @@ impl Act for CreateDirectory {
 
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
         let now = Present::at(&self.path)?;
-        if self.is_disposable() {
-            return self.remove_whatever_it_is(&now);
+        if now == Present::Absent {
+            // Removing what is not there fails on a file system that is read-only.
+            return Ok(());
         }
-        if !matches!(now, Present::Absent | Present::Directory) {
+        if self.is_disposable() {
+            return self.remove_whatever_it_is();
+        }
+        if now != Present::Directory {
             return match host.choices.of(&self.path, &now) {
                 Some(Keep::Theirs) => Ok(()),
                 Some(Keep::Ours) => {
@@ -112,14 +116,11 @@ impl Act for CreateDirectory {
                 None => bail!(undecided(&self.path)),
             };
         }
-        if self.keep_contents && now == Present::Directory {
-            self.put_contents_aside(host)?;
-        }
         if self.with_contents {
-            return self.remove_whatever_it_is(&now);
+            self.put_contents_aside(host)?;
+            return self.remove_whatever_it_is();
         }
         match fs::remove_dir(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
                 host.observer.note(&format!("{} is not empty and stays", show(&self.path)));
                 Ok(())
@@ -137,10 +138,7 @@ impl CreateDirectory {
 
     /// rm(1) and not the standard library, whose recursion a tree of some thousand levels stops. Both go by descriptors and
     /// follow no link, so that the contents may be hostile.
-    fn remove_whatever_it_is(&self, now: &Present) -> Result<()> {
-        if *now == Present::Absent {
-            return Ok(());
-        }
+    fn remove_whatever_it_is(&self) -> Result<()> {
         let words = ["--recursive", "--force", "--one-file-system", "--"].map(OsStr::new);
         command::run("rm", &[&words[..], &[self.path.as_os_str()]].concat())
             .with_context(|| format!("cannot remove the directory {}", show(&self.path)))?;
@@ -150,13 +148,13 @@ impl CreateDirectory {
     /// Caches can be made again; whatever else is in it may be somebody's only copy.
     fn put_contents_aside(&self, host: &Host<'_>) -> Result<()> {
         let context = || format!("cannot read {}", show(&self.path));
-        let mut others = fs::read_dir(&self.path).with_context(context)?.collect::<Result<Vec<_>, _>>();
-        others.as_mut().map(|all| all.retain(|entry| entry.file_name() != CACHE)).ok();
-        if others.with_context(context)?.is_empty() {
-            return Ok(());
+        for entry in fs::read_dir(&self.path).with_context(context)? {
+            if entry.with_context(context)?.file_name() != CACHE {
+                // All of it, to a directory that only root can enter.
+                return put_aside(&self.path, &Present::Directory, host);
+            }
         }
-        // Without an owner, and in a directory of root's alone.
-        put_aside(&self.path, &Present::Directory, host)
+        Ok(())
     }
 }
 

@@ -32,7 +32,9 @@ fn assert_recovers(
             "{when}: it says not how to go on: {outcome}"
         );
     }
-    if let Some(failed) = outcome.stderr.find(" failed ") {
+    // On the way back much is undone before something fails.
+    if let (Some(failed), false) = (outcome.stderr.find(" failed "), outcome.command.starts_with("rollback"))
+    {
         let undone = outcome.stderr.find(" undone ").unwrap_or(usize::MAX);
         ensure!(failed < undone, "{when}: something was undone before the error was shown: {outcome}");
     }
@@ -44,9 +46,8 @@ fn assert_recovers(
 }
 
 /// System calls of the main thread that fail, and how: the kinds of them that a run changes things with.
-const CALLS: [(&str, &str); 12] = [
+const CALLS: [(&str, &str); 11] = [
     ("fsync", "EIO"),
-    ("fdatasync", "EIO"),
     ("pwrite64", "ENOSPC"),
     ("rename", "EROFS"),
     ("openat", "EIO"),
@@ -125,7 +126,7 @@ const TROUBLES: [(&str, i32, &str, &str); 8] = [
         // Hangs once, when systemd is to read its units for the second time.
         "mv /usr/bin/systemctl /root; cat >/usr/bin/systemctl <<'END'\n#!/bin/sh\n[ \"$1\" = daemon-reload ] && echo >>/run/reloads && [ $(wc -l </run/reloads) = 2 ] && sleep 1000\nexec /root/systemctl \"$@\"\nEND\nchmod 755 /usr/bin/systemctl; rm -f /run/reloads",
         1,
-        "systemctl daemon-reload did not end within 5 s",
+        "systemctl daemon-reload did not end within 20 s",
         "mv /root/systemctl /usr/bin/systemctl; ! pgrep -fx 'sleep 1000'",
     ),
 ];
@@ -136,7 +137,8 @@ fn trouble_on_the_machine_undoes_a_run() -> Result<()> {
     let before = manifest(&machine)?;
     for (trouble, status, said, end) in TROUBLES {
         machine.root(trouble)?;
-        let run = format!("NIX_UNROOT_COMMAND_LIMIT=5 {PROGRAM} migrate --yes");
+        let limit = if said.contains("did not end") { "NIX_UNROOT_COMMAND_LIMIT=20" } else { "" };
+        let run = format!("{limit} {PROGRAM} migrate --yes");
         let outcome = machine.shell("root", &run)?.timeout(Duration::from_secs(600)).run()?;
         machine.root(end)?;
         ensure!(outcome.status == status && outcome.stderr.contains(said), "{trouble}: {outcome}");

@@ -150,11 +150,14 @@ fn conflicts_are_named_before_anything_is_undone(layout: Layout) -> Result<()> {
     machine.root("rm -r /srv/home")?;
     before.assert_same(&manifest(&machine)?, "after a rollback with --keep ours")?;
     let kept = machine.root(&format!(
-        "cd {BACKUPS}; cat put-aside-nix-root-scan.service/file; readlink put-aside-nix-root-scan.socket put-aside-nix-daemon
+        "cd {BACKUPS}; cat put-aside-nix-root-scan.service/file; readlink put-aside-nix-root-scan.socket put-aside-nix-root-scan.socket.2 put-aside-nix-daemon
          grep -c relaxed put-aside-nix.conf; cmp /bin/true put-aside-nix-root-scan; cat put-aside-nix-daemon.conf
          grep -c NoNewPrivileges=no put-aside-nix-daemon@.service"
     ))?;
-    ensure!(kept == "theirs\n/etc/hostname\n/srv/home\n1\nd /srv/own 0755\n1", "put aside: {kept}");
+    ensure!(
+        kept == "theirs\n/usr/lib/systemd/system/dbus.socket\n/etc/hostname\n/srv/home\n1\nd /srv/own 0755\n1",
+        "put aside: {kept}"
+    );
 
     move_on()?;
     // One that dies halfway goes on without being asked again.

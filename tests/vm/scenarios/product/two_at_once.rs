@@ -92,7 +92,7 @@ fn a_run_keeps_the_others_out() -> Result<()> {
     for command in ["migrate --yes", "rollback --yes", "resume --yes"] {
         let refused = product::run(&machine, command)?.exits(3)?;
         let said = refused.stdout.clone() + &refused.stderr;
-        ensure!(said.contains("another run") || said.contains("is at work"), "{command}: {refused}");
+        ensure!(said.contains("another run") || said.contains("run is in progress"), "{command}: {refused}");
     }
     let refused = machine.try_root("dpkg -i /root/slow.deb")?;
     ensure!(refused.status == 2 && refused.stderr.contains("locked by another process"), "{refused}");
