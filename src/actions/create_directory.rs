@@ -1,5 +1,6 @@
 //! A directory.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conflict::{Conflict, Keep, Present, Scan, put_aside, undecided};
 use super::{Act, Host, gid_of, show, uid_of};
-use crate::system::files;
+use crate::system::{command, files};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +52,7 @@ impl Act for CreateDirectory {
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, (): &()) -> Result<()> {
         let now = Present::at(&self.path)?;
-        if !matches!(now, Present::Absent | Present::Directory) {
+        if !self.is_disposable() && !matches!(now, Present::Absent | Present::Directory) {
             scan.conflict(Conflict {
                 path: self.path.clone(),
                 reason: "somebody else put it in the place of the directory".to_owned(),
@@ -98,7 +99,14 @@ impl Act for CreateDirectory {
 
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
         let now = Present::at(&self.path)?;
-        if !matches!(now, Present::Absent | Present::Directory) {
+        if now == Present::Absent {
+            // Removing what is not there fails on a file system that is read-only.
+            return Ok(());
+        }
+        if self.is_disposable() {
+            return self.remove_whatever_it_is();
+        }
+        if now != Present::Directory {
             return match host.choices.of(&self.path, &now) {
                 Some(Keep::Theirs) => Ok(()),
                 Some(Keep::Ours) => {
@@ -108,16 +116,11 @@ impl Act for CreateDirectory {
                 None => bail!(undecided(&self.path)),
             };
         }
-        if self.keep_contents && now == Present::Directory {
+        if self.with_contents {
             self.put_contents_aside(host)?;
+            return self.remove_whatever_it_is();
         }
-        // remove_dir_all goes by directory descriptors and follows no link, so its contents may be hostile.
-        let removed = match self.with_contents {
-            true => fs::remove_dir_all(&self.path),
-            false => fs::remove_dir(&self.path),
-        };
-        match removed {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        match fs::remove_dir(&self.path) {
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
                 host.observer.note(&format!("{} is not empty and stays", show(&self.path)));
                 Ok(())
@@ -128,16 +131,30 @@ impl Act for CreateDirectory {
 }
 
 impl CreateDirectory {
+    /// Whether nothing of it is worth a question: below `/nix` the daemon's user may put a link in its place.
+    fn is_disposable(&self) -> bool {
+        self.with_contents && !self.keep_contents
+    }
+
+    /// rm(1) and not the standard library, whose recursion a tree of some thousand levels stops. Both go by descriptors and
+    /// follow no link, so that the contents may be hostile.
+    fn remove_whatever_it_is(&self) -> Result<()> {
+        let words = ["--recursive", "--force", "--one-file-system", "--"].map(OsStr::new);
+        command::run("rm", &[&words[..], &[self.path.as_os_str()]].concat())
+            .with_context(|| format!("cannot remove the directory {}", show(&self.path)))?;
+        files::sync_parent(&self.path).with_context(|| format!("cannot remove {}", show(&self.path)))
+    }
+
     /// Caches can be made again; whatever else is in it may be somebody's only copy.
     fn put_contents_aside(&self, host: &Host<'_>) -> Result<()> {
         let context = || format!("cannot read {}", show(&self.path));
-        let mut others = fs::read_dir(&self.path).with_context(context)?.collect::<Result<Vec<_>, _>>();
-        others.as_mut().map(|all| all.retain(|entry| entry.file_name() != CACHE)).ok();
-        if others.with_context(context)?.is_empty() {
-            return Ok(());
+        for entry in fs::read_dir(&self.path).with_context(context)? {
+            if entry.with_context(context)?.file_name() != CACHE {
+                // All of it, to a directory that only root can enter.
+                return put_aside(&self.path, &Present::Directory, host);
+            }
         }
-        // Without an owner, and in a directory of root's alone.
-        put_aside(&self.path, &Present::Directory, host)
+        Ok(())
     }
 }
 
@@ -225,12 +242,46 @@ mod tests {
                 group: root(),
                 mode: "0700".to_owned(),
                 with_contents: true,
-                keep_contents: false,
+                keep_contents: true,
             };
             assert!(action.undo(&nobody_asked, &()).is_err());
             let found = conflicts(dir.path(), &action, &());
             action.undo(&chosen(dir.path(), &found[0], keep), &()).unwrap();
             assert_eq!(path.is_symlink(), keep == Keep::Theirs);
+            assert!(elsewhere.join("file").exists());
+        }
+    }
+
+    #[test]
+    fn the_daemons_own_directory_goes_whatever_it_became_and_however_deep_it_is() {
+        for deep in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let host = host(dir.path());
+            let (path, elsewhere) = (dir.path().join("builds"), dir.path().join("elsewhere"));
+            fs::create_dir(&elsewhere).unwrap();
+            fs::write(elsewhere.join("file"), "").unwrap();
+            if deep {
+                let script = "for (0..4999) { mkdir 'deep-down' or die; chdir 'deep-down' }";
+                fs::create_dir(&path).unwrap();
+                let made =
+                    std::process::Command::new("perl").args(["-e", script]).current_dir(&path).status();
+                assert!(made.unwrap().success());
+            } else {
+                std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+            }
+            let action = CreateDirectory {
+                path: path.clone(),
+                owner: root(),
+                group: root(),
+                mode: "0755".to_owned(),
+                with_contents: true,
+                keep_contents: false,
+            };
+            assert!(conflicts(dir.path(), &action, &()).is_empty());
+            for _ in 0..2 {
+                action.undo(&host, &()).unwrap();
+                assert!(fs::symlink_metadata(&path).is_err());
+            }
             assert!(elsewhere.join("file").exists());
         }
     }

@@ -18,6 +18,7 @@ use crate::engine::{self, Ending, Engine};
 use crate::journal::{Journal, Lock, LockError, Run, RunState};
 use crate::plan::Plan;
 use crate::platform::paths;
+use crate::system::package_lock::{PackageLockError, PackageLocks};
 
 /// The document of a run with `--json`.
 #[derive(Serialize)]
@@ -46,23 +47,31 @@ impl RunDocument {
 pub struct Runner {
     journal: Journal,
     _lock: Lock,
+    _packages: PackageLocks,
 }
 
 impl Runner {
-    /// Opens the journal and takes the lock; an exit status when another run holds it.
+    /// Opens the journal and takes the locks; an exit status when another run or a package manager holds one.
     ///
     /// # Errors
-    /// When the journal or the lock cannot be made.
+    /// When the journal or a lock cannot be made.
     pub fn begin(session: &Session) -> Result<std::result::Result<Self, Exit>> {
         let path = Path::new(paths::JOURNAL);
-        match Lock::take(path) {
-            Ok(lock) => Ok(Ok(Self { journal: Journal::open(path)?, _lock: lock })),
-            Err(error @ LockError::Held(_)) => {
-                session.output.error(&error.into());
-                Ok(Err(Exit::Blocked))
-            }
-            Err(error) => Err(error.into()),
-        }
+        let held = |error: anyhow::Error| {
+            session.output.error(&error);
+            Ok(Err(Exit::Blocked))
+        };
+        let lock = match Lock::take(path) {
+            Ok(lock) => lock,
+            Err(error @ LockError::Held(_)) => return held(error.into()),
+            Err(error) => return Err(error.into()),
+        };
+        let packages = match PackageLocks::take() {
+            Ok(locks) => locks,
+            Err(error @ PackageLockError::Io { .. }) => return Err(error.into()),
+            Err(error) => return held(error.into()),
+        };
+        Ok(Ok(Self { journal: Journal::open(path)?, _lock: lock, _packages: packages }))
     }
 
     /// Runs a plan, and says how it ended.
