@@ -1,10 +1,11 @@
 //! The store goes, with all that is in it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, show};
@@ -51,8 +52,18 @@ impl Act for DeleteTree {
         };
         for entry in entries {
             let entry = entry.with_context(context)?.path();
-            let words = ["--recursive", "--force", "--one-file-system", "--"].map(std::ffi::OsStr::new);
-            command::run("rm", &[&words[..], &[entry.as_os_str()]].concat()).with_context(context)?;
+            let entry = entry.as_os_str();
+            // A large store takes longer than any limit for a command.
+            let mut rm = command::clean("rm");
+            rm.args(["--recursive", "--force", "--one-file-system", "--"].map(OsStr::new)).arg(entry);
+            let output = rm.output().with_context(context)?;
+            if !output.status.success() {
+                bail!(
+                    "cannot delete {}: {}",
+                    show(entry.as_ref()),
+                    String::from_utf8_lossy(&output.stderr).trim()
+                );
+            }
         }
         match fs::remove_dir(&self.path) {
             Err(error) if error.kind() == ErrorKind::ResourceBusy => {

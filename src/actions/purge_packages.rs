@@ -1,6 +1,6 @@
-//! Packages of the distribution go, with their configuration.
+//! Packages of Debian's kind go, with their configuration.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host};
@@ -10,34 +10,25 @@ use crate::system::command;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PurgePackages {
-    /// Whose packages they are: `debian`, `fedora`, `arch`.
-    pub distribution: String,
     /// Their names.
     pub packages: Vec<String>,
 }
 
 impl PurgePackages {
-    /// The command that asks whether a package is there, and the one that removes some. Nothing is asked, nothing is
-    /// fetched, and what depends on them keeps them (the command then fails).
-    fn commands(&self) -> Result<(&'static [&'static str], &'static [&'static str])> {
-        Ok(match self.distribution.as_str() {
-            "debian" => (&["dpkg-query", "-W"], &["dpkg", "--purge"]),
-            "fedora" => (&["rpm", "-q"], &["rpm", "--erase"]),
-            "arch" => (&["pacman", "-Q"], &["pacman", "--remove", "--nosave", "--noconfirm"]),
-            other => anyhow::bail!(
-                "the packages of {other:?} are not known: remove {} by hand",
-                self.packages.join(", ")
-            ),
-        })
-    }
-
+    /// Those of which dpkg has files or configuration.
     fn installed(&self) -> Result<Vec<&str>> {
-        let (query, _) = self.commands()?;
-        let is_there = |package: &&str| {
-            command::output(query[0], &[&query[1..], &[package]].concat())
-                .is_ok_and(|output| output.status.success())
+        let is_there = |package: &str| -> Result<bool> {
+            // It fails for a package that dpkg never heard of.
+            let output = command::output("dpkg-query", &["-W", "-f", "${db:Status-Status}", package])?;
+            Ok(output.status.success() && output.stdout != b"not-installed")
         };
-        Ok(self.packages.iter().map(String::as_str).filter(is_there).collect())
+        let mut installed = Vec::new();
+        for package in &self.packages {
+            if is_there(package)? {
+                installed.push(package.as_str());
+            }
+        }
+        Ok(installed)
     }
 }
 
@@ -64,11 +55,25 @@ impl Act for PurgePackages {
         Ok(())
     }
 
+    /// Nothing is asked or fetched, and a package that another one needs stays: then dpkg says so, and this fails.
     fn apply(&self, _: &Host<'_>, (): &()) -> Result<()> {
         let installed = self.installed()?;
-        if !installed.is_empty() {
-            let (_, remove) = self.commands()?;
-            command::run(remove[0], &[&remove[1..], &installed].concat())?;
+        if installed.is_empty() {
+            return Ok(());
+        }
+        // This run holds the lock of dpkg's frontends itself (dpkg(1), DPKG_FRONTEND_LOCKED).
+        let mut dpkg = command::clean("dpkg");
+        dpkg.env("DPKG_FRONTEND_LOCKED", "1")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .arg("--purge")
+            .args(installed);
+        let output = dpkg.output()?;
+        if !output.status.success() {
+            bail!(
+                "dpkg --purge failed ({}): {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(())
     }

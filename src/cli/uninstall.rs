@@ -131,6 +131,11 @@ impl Survey {
                 "{name} makes this machine from its configuration, and needs Nix: it cannot be removed"
             ));
         }
+        // What was never tried on such a machine is not done to one.
+        if let Some(name) = self.remains.distribution.as_deref().filter(|name| *name != "debian") {
+            let packages = self.remains.packages.join(" ");
+            blockers.push(format!("packages of {name} own Nix: remove them with its package manager ({packages}), and run this again"));
+        }
         if args.keep_store {
             return blockers;
         }

@@ -39,7 +39,7 @@ impl Context {
             .collect();
         let accounts = !remains.users.is_empty() || !remains.groups.is_empty();
         let trees: &[&str] = if remains.store && !wanted.keep_store { &["/nix"] } else { &[] };
-        let packages = !remains.packages.is_empty();
+        let debian = remains.distribution.as_deref() == Some("debian") && !remains.packages.is_empty();
         let values = [
             ("units", value(&remains.units)?),
             ("build_uids", value(&remains.build_uids)?),
@@ -54,8 +54,7 @@ impl Context {
             ),
             ("users", value(&remains.users)?),
             ("groups", value(&remains.groups)?),
-            ("distributions", value(&remains.distribution.iter().filter(|_| packages).collect::<Vec<_>>())?),
-            ("packages", value(&remains.packages)?),
+            ("package_lists", value(&debian.then_some(&remains.packages).into_iter().collect::<Vec<_>>())?),
             ("homes", value(&homes)?),
             ("trees", value(&trees)?),
         ];

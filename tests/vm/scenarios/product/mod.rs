@@ -20,8 +20,8 @@ mod scanner;
 mod superset;
 mod target;
 mod trust;
-mod uninstall;
 mod two_at_once;
+mod uninstall;
 mod virtual_machine;
 
 use crate::harness::layout::Layout;

@@ -72,7 +72,8 @@ fn a_migrated_nix_is_removed(layout: Layout) -> Result<()> {
         let left = machine.root(&format!("find / -xdev -uid {id} | head -3"))?;
         ensure!(left.is_empty(), "left of uid {id}:\n{left}");
     }
-    let accounts = machine.root("grep -E '^nix(-root-scan)?:' /etc/passwd /etc/group /etc/subuid /etc/subgid || true")?;
+    let accounts = machine
+        .root("grep -E '^nix(-root-scan)?:' /etc/passwd /etc/group /etc/subuid /etc/subgid || true")?;
     ensure!(accounts.is_empty(), "{accounts}");
     let homes = machine.root("ls -d /home/*/.nix-profile /home/*/.local/state/nix 2>/dev/null || true")?;
     ensure!(homes.is_empty(), "left in homes: {homes}");
