@@ -13,6 +13,7 @@ mod moved_on;
 mod neighbours;
 mod reboot;
 mod rollback;
+mod scanner;
 mod target;
 mod trust;
 mod two_at_once;
