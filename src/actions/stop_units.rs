@@ -52,17 +52,17 @@ impl Act for StopUnits {
     fn undo(&self, host: &Host<'_>, active: &Vec<UnitName>) -> Result<()> {
         let (there, gone): (Vec<_>, Vec<_>) = active
             .iter()
-            .map(|unit| Ok((unit.clone(), systemd::exists(unit)?)))
+            .map(|unit| Ok((unit.clone(), systemd::is_loadable(unit)?)))
             .collect::<Result<Vec<_>>>()?
             .into_iter()
-            .partition(|(_, exists)| *exists);
+            .partition(|(_, is_loadable)| *is_loadable);
         let names =
             |units: Vec<(UnitName, bool)>| units.into_iter().map(|(unit, _)| unit).collect::<Vec<_>>();
         let gone = names(gone);
         if !gone.is_empty() {
             // Somebody removed the package, say.
             host.observer.note(&format!(
-                "{} ran before the migration, and does not exist any more",
+                "{} ran before the migration, and is not there any more",
                 systemd::names(&gone)
             ));
         }

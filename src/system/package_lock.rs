@@ -141,7 +141,7 @@ mod tests {
         fs::write(&path, "").unwrap();
         // Locks belong to processes, so another one has to ask.
         let script = "use Fcntl; open my $f, '+<', $ARGV[0] or die; \
-                      fcntl($f, F_SETLK, pack('s s x4 q q i', F_WRLCK, 0, 0, 0, 0)) or die; syswrite STDOUT, 'held'; <STDIN>";
+                      my $l = pack('s s x4 q q i', F_WRLCK, 0, 0, 0, 0); fcntl($f, F_SETLK, $l) or die; syswrite STDOUT, 'held'; <STDIN>";
         let ask = || {
             let mut command = std::process::Command::new("perl");
             command.args(["-e", script]).arg(&path);

@@ -17,7 +17,7 @@ chmod 755 DEBIAN/postinst; dpkg-deb --build --root-owner-group /root/slow /root/
 "#;
 
 /// Takes the lock of a file as rpm does, and keeps it.
-const LIKE_RPM: &str = "perl -e 'use Fcntl; open my $f, \"+<\", $ARGV[0] or die; fcntl($f, F_SETLK, pack(\"s s x4 q q i\", F_WRLCK, 0, 0, 0, 0)) or die; sleep 1000' /var/lib/rpm/.rpm.lock";
+const LIKE_RPM: &str = "perl -e 'use Fcntl; open my $f, \"+<\", $ARGV[0] or die; my $l = pack(\"s s x4 q q i\", F_WRLCK, 0, 0, 0, 0); fcntl($f, F_SETLK, $l) or die; sleep 1000' /var/lib/rpm/.rpm.lock";
 
 #[test]
 fn package_managers_and_installers_are_waited_for() -> Result<()> {
@@ -95,7 +95,7 @@ fn a_run_keeps_the_others_out() -> Result<()> {
         ensure!(said.contains("another run") || said.contains("run is in progress"), "{command}: {refused}");
     }
     let refused = machine.try_root("dpkg -i /root/slow.deb")?;
-    ensure!(refused.status == 2 && refused.stderr.contains("locked by another process"), "{refused}");
+    ensure!(refused.status == 2 && refused.stderr.contains("dpkg frontend lock was locked by"), "{refused}");
     finished(&machine)
 }
 
