@@ -70,7 +70,7 @@ impl Context {
             ("carried_over", text(&carried_over(facts))),
             ("gate_capabilities", text(gate_capabilities(facts))),
             ("call_architectures", text(call_architectures(&facts.os.arch))),
-            ("apparmor", facts.user_namespaces.apparmor_restricted.then(|| Value::Boolean(true))),
+            ("apparmor", facts.user_namespaces.apparmor_restricted.then_some(Value::Boolean(true))),
             ("sandbox", text(if keeps == Unsandboxed::Marked { "relaxed" } else { "true" })),
             ("unsandboxed_gid", (keeps != Unsandboxed::Never).then(|| Value::Integer(range.last().into()))),
         ];

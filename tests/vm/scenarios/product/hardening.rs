@@ -30,7 +30,12 @@ const KINDS: [(&str, &str, &str, &[&str]); 4] = [
         "echo ok >$out",
         &["ok"],
     ),
-    ("i686", r#"system = "i686-linux";"#, "$bb uname -m >$out; $tools/exit32; echo ran >>$out", &["i686\nran"]),
+    (
+        "i686",
+        r#"system = "i686-linux";"#,
+        "$bb uname -m >$out; $tools/exit32; echo ran >>$out",
+        &["i686\nran"],
+    ),
     (
         "kvm",
         r#"requiredSystemFeatures = [ "kvm" ];"#,

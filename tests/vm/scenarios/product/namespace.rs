@@ -72,7 +72,9 @@ fn the_old_units_environment_reaches_the_daemon_and_its_builds() -> Result<()> {
          Environment=NIX_SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \\\n  TMPDIR=/var/tmp/nix-site\n\
          EnvironmentFile=/etc/nix/daemon.env\nLimitNOFILE=12345\n",
     )?;
-    machine.root("install -d -m 1777 /var/tmp/nix-site; systemctl daemon-reload; systemctl restart nix-daemon.service")?;
+    machine.root(
+        "install -d -m 1777 /var/tmp/nix-site; systemctl daemon-reload; systemctl restart nix-daemon.service",
+    )?;
     let expected = [
         ("https_proxy", "http://proxy:3128"),
         ("no_proxy", "localhost, .example"),
@@ -90,7 +92,9 @@ fn the_old_units_environment_reaches_the_daemon_and_its_builds() -> Result<()> {
         let variables = r#"impureEnvVars = [ "https_proxy" "no_proxy" "FROM_FILE" ];"#;
         machine.user("bob", &more(&format!("bob-fetch-{when}"), &script, &format!("{FIXED} {variables}")))?;
         machine.background("bob", &nix_build(&format!("bob-slow-{when}"), "$bb sleep 60"))?;
-        machine.root("for i in $(seq 100); do pgrep -f 'busybox sleep 60$' && exit 0; sleep 0.1; done; exit 1")?;
+        machine.root(
+            "for i in $(seq 100); do pgrep -f 'busybox sleep 60$' && exit 0; sleep 0.1; done; exit 1",
+        )?;
         // The process that serves the build.
         let environment = machine.root(&format!(
             "p=$(pgrep -u {user} -n -f '^[^ ]*nix-daemon'); tr '\\0' '\\n' </proc/$p/environ; grep 'open files' /proc/$p/limits"
@@ -115,7 +119,9 @@ pub fn assert_refused_without_namespaces(machine: &Machine) -> Result<()> {
     let said = refused.stdout.clone() + &refused.stderr;
     ensure!(said.contains("user.max_user_namespaces is 0"), "{refused}");
     ensure!(said.contains("sysctl -w user.max_user_namespaces=63000"), "no remedy: {refused}");
-    machine.root(&format!("sysctl -qw user.max_user_namespaces={was}; test ! -e /etc/subuid || ! grep ^nix: /etc/subuid"))?;
+    machine.root(&format!(
+        "sysctl -qw user.max_user_namespaces={was}; test ! -e /etc/subuid || ! grep ^nix: /etc/subuid"
+    ))?;
     Ok(())
 }
 
@@ -140,7 +146,8 @@ pub fn migrate_restricted(machine: &Machine) -> Result<()> {
     assert_trust(machine)?;
     assert_profile(machine)?;
     // Nix makes no further user namespace for a build here, so it sees its real uid.
-    let path = machine.user("bob", &format!("{} --no-out-link", nix_build("bob-restricted", "$bb id -u >$out/uid")))?;
+    let path = machine
+        .user("bob", &format!("{} --no-out-link", nix_build("bob-restricted", "$bb id -u >$out/uid")))?;
     let uid: u32 = machine.root(&format!("cat {path}/uid"))?.parse()?;
     let range = subuids(machine)?;
     ensure!(range.contains(&uid), "the build ran as {uid}, outside of {range:?}");
@@ -161,8 +168,12 @@ fn assert_profile(machine: &Machine) -> Result<()> {
          apparmor_parser --replace --skip-cache /run/without"
     );
     machine.root(&without)?;
-    let refused = machine.try_user("bob", "nix store info --extra-experimental-features nix-command --store daemon")?;
-    ensure!(refused.status != 0, "this kernel does not restrict user namespaces by profile, so nothing is shown: {refused}");
+    let refused =
+        machine.try_user("bob", "nix store info --extra-experimental-features nix-command --store daemon")?;
+    ensure!(
+        refused.status != 0,
+        "this kernel does not restrict user namespaces by profile, so nothing is shown: {refused}"
+    );
     machine.root(&format!("apparmor_parser --replace --skip-cache {profile}"))?;
     assert_trust(machine)
 }

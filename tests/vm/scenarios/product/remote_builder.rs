@@ -17,7 +17,8 @@ chmod 755 /usr/local/bin/far-daemon
 /usr/sbin/sshd -p 2222
 "#;
 
-const MACHINES: &str = "ssh-ng://builder@far?remote-program=/usr/local/bin/far-daemon x86_64-linux - 1 1 far\n";
+const MACHINES: &str =
+    "ssh-ng://builder@far?remote-program=/usr/local/bin/far-daemon x86_64-linux - 1 1 far\n";
 
 /// Found only by whoever reads all of it: a file of root's that is included, one of root's that it includes, and one in the daemon's home
 /// that root wrote there.
@@ -56,7 +57,10 @@ fn assert_foreign_files_are_refused(machine: &Machine) -> Result<()> {
     let refused = machine.try_user("bob", &far("bob-far-again"))?;
     ensure!(refused.status != 0, "ssh read a file of alice's: {refused}");
     let log = machine.root("journalctl -b --no-pager | grep 'Bad owner' | tail -1")?;
-    ensure!(log.contains("Bad owner or permissions on /etc/nix/far-port"), "it failed for another reason: {log}");
+    ensure!(
+        log.contains("Bad owner or permissions on /etc/nix/far-port"),
+        "it failed for another reason: {log}"
+    );
     machine.root("chown root /etc/nix/far-port")?;
     machine.user("bob", &far("bob-far-again"))?;
     Ok(())
