@@ -13,6 +13,7 @@ mod neighbours;
 mod reboot;
 mod remote_builder;
 mod rollback;
+mod scanner;
 mod target;
 mod trust;
 mod virtual_machine;
