@@ -7,6 +7,7 @@
 //!   must lead to the same end from wherever they stopped.
 //! - `undo` gives back what was captured, and is right also when `apply` never began.
 
+mod acl_entry;
 mod append_block;
 pub mod conflict;
 mod create_directory;
@@ -20,6 +21,7 @@ mod file_state;
 mod install_program;
 mod keep_files;
 mod keep_stopped;
+mod load_apparmor_profile;
 mod purge_home;
 mod purge_packages;
 mod put_symlink;
@@ -219,6 +221,10 @@ actions! {
     "hand-over-database" => HandOverDatabase(database::HandOverDatabase),
     /// Owner and mode of one path.
     "set-owner" => SetOwner(set_owner::SetOwner),
+    /// An entry in the access control list of one path.
+    "acl-entry" => AclEntry(acl_entry::AclEntry),
+    /// The kernel knows an AppArmor profile.
+    "load-apparmor-profile" => LoadApparmorProfile(load_apparmor_profile::LoadApparmorProfile),
     /// Owner of everything below a directory.
     "reown" => Reown(reown::Reown),
     /// The finished state is proved on the live machine.
