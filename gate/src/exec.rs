@@ -1,9 +1,11 @@
 //! Becoming the daemon.
 
 use crate::args::{Args, Subids};
+use crate::peer::Peer;
 use crate::{Failure, Result, while_doing};
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::IntoRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -11,18 +13,26 @@ use std::process::Command;
 /// The variable with settings that outrank `nix.conf`.
 pub const NIX_CONFIG: &str = "NIX_CONFIG";
 
-/// Closes whatever this process inherited besides the connection (0 and 1) and the log (2).
+/// The variable that tells people (and `nix-unroot verify`) which process the daemon serves, as the root daemon does in its title.
+pub const CLIENT: &str = "NIX_DAEMON_GATE_CLIENT";
+
+/// Puts the connection on standard input and output, and closes everything else but the log.
 ///
 /// # Errors
 /// On a kernel older than Linux 5.9.
-pub fn close_inherited_files() -> Result<()> {
-    // SAFETY: nothing in this process uses a file descriptor above 2 yet.
+pub fn keep_only(connection: impl IntoRawFd) -> Result<()> {
+    let connection = connection.into_raw_fd();
+    // SAFETY: the descriptor is open and ours; what is closed, nothing in this process uses from here on.
     #[allow(unsafe_code)]
-    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
-    if done == 0 {
+    let done = unsafe {
+        libc::dup2(connection, 0) == 0
+            && libc::dup2(connection, 1) == 1
+            && libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) == 0
+    };
+    if done {
         Ok(())
     } else {
-        Err(while_doing("close inherited files")(std::io::Error::last_os_error()))
+        Err(while_doing("keep the connection and close other files")(std::io::Error::last_os_error()))
     }
 }
 
@@ -30,13 +40,14 @@ pub fn close_inherited_files() -> Result<()> {
 ///
 /// # Errors
 /// When the daemon cannot be executed; otherwise it does not return.
-pub fn daemon(args: &Args, trusted: bool) -> Result<Infallible> {
+pub fn daemon(args: &Args, client: Peer, trusted: bool) -> Result<Infallible> {
     let inherited = std::env::vars_os();
     let error = Command::new(&args.daemon)
         .arg0("nix-daemon")
         .args(["--stdio", if trusted { "--force-trusted" } else { "--force-untrusted" }])
         .env_clear()
         .envs(environment(inherited, args))
+        .env(CLIENT, client.pid.to_string())
         .exec();
     Err(Failure::new(format!("cannot execute {}: {error}", args.daemon.display())))
 }

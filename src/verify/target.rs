@@ -41,7 +41,7 @@ impl Target {
         let libexec = PathBuf::from(paths::LIBEXEC_DIR);
         let unit = |name| PathBuf::from("/etc/systemd/system").join(name);
         let units =
-            ["nix-daemon.socket", "nix-daemon@.service", "nix-root-scan.socket", "nix-root-scan.service"];
+            ["nix-daemon.socket", "nix-daemon-gate.service", "nix-root-scan.socket", "nix-root-scan.service"];
         let mut root_files =
             vec![libexec.join(paths::GATE), libexec.join(paths::ROOT_SCAN), paths::NIX_CONF.into()];
         root_files.extend(units.map(unit));

@@ -26,12 +26,15 @@ fn one_user_cannot_lock_the_others_out() -> Result<()> {
     machine.write_file("/opt/flood.pl", "0644", FLOOD)?;
     // The same limit, lower: the real one would fill this machine's memory.
     machine.root(&format!(
-        "d=/etc/systemd/system/nix-daemon@.service.d; mkdir -p $d
-         start=$(sed -n 's/^ExecStart=//p' /etc/systemd/system/nix-daemon@.service)
+        "d=/etc/systemd/system/nix-daemon-gate.service.d; mkdir -p $d
+         start=$(sed -n 's/^ExecStart=//p' /etc/systemd/system/nix-daemon-gate.service)
          case $start in *'--max-per-user 1024') ;; *) exit 1 ;; esac
          printf '[Service]\nExecStart=\nExecStart=%s\n' \"${{start%1024}}{LIMIT}\" >$d/limit.conf; systemctl daemon-reload"
     ))?;
-    let count = "ls -d /sys/fs/cgroup/system.slice/system-nix*daemon.slice/nix-daemon@*-$(id -u carol).service 2>/dev/null | wc -l";
+    // Daemons that serve carol's processes, by what the gate tells them.
+    let count = "count() { for p in $(pgrep -x nix-daemon); do \
+                   c=$(tr '\\0' '\\n' </proc/$p/environ | sed -n 's/^NIX_DAEMON_GATE_CLIENT=//p'); \
+                   [ \"$(stat -c %U /proc/$c 2>/dev/null)\" = carol ] && echo $p; done | wc -l; }; count";
     let settled = |wanted: usize| {
         machine.root(&format!("for i in $(seq 600); do n=$({count} || true); [ $n = {wanted} ] && exit; sleep 0.1; done; echo $n; exit 1"))
     };
@@ -124,7 +127,7 @@ fn the_gates_own_account_cannot_become_more() -> Result<()> {
     }
     // Run by hand it has no privileges to give; and what it and systemd open is root's, all the way up.
     let gate_file =
-        machine.root("sed -n 's/^ExecStart=\\([^ ]*\\).*/\\1/p' /etc/systemd/system/nix-daemon@.service")?;
+        machine.root("sed -n 's/^ExecStart=\\([^ ]*\\).*/\\1/p' /etc/systemd/system/nix-daemon-gate.service")?;
     let modes =
         machine.root(&format!("stat -c '%U %a' {gate_file}; getfattr -m security.capability {gate_file}"))?;
     ensure!(modes == "root 755", "{gate_file}: {modes}");
@@ -133,7 +136,7 @@ fn the_gates_own_account_cannot_become_more() -> Result<()> {
     ))?;
     ensure!(preload.stdout.contains("CapPrm:\t0000000000000000"), "{preload}");
     for file in
-        [gate_file.as_str(), "/etc/nix", "/etc/systemd/system/nix-daemon@.service", "/etc/passwd", SOCKET]
+        [gate_file.as_str(), "/etc/nix", "/etc/systemd/system/nix-daemon-gate.service", "/etc/passwd", SOCKET]
     {
         let script = format!(
             "f={file}; while [ $f != / ]; do [ $f != {SOCKET} ] && [ -w $f ] && echo $f; f=$(dirname $f); done; exit 0"

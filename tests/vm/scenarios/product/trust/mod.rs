@@ -98,7 +98,7 @@ fn the_gate_refuses_builds_and_what_it_cannot_read() -> Result<()> {
             let said = greet(id)?;
             ensure!(said.contains("could not be started"), "after `{script}` to uid {id}: {said}");
         }
-        let log = machine.root("journalctl -b --no-pager -n 20 -o cat -u 'nix-daemon@*'")?;
+        let log = machine.root("journalctl -b --no-pager -n 20 -o cat -u nix-daemon-gate.service")?;
         ensure!(log.contains("has to be able to read it") || log.contains("directory"), "the journal: {log}");
     }
     Ok(())
