@@ -193,7 +193,10 @@ impl Acceptor<'_> {
             Ok(ForkResult::Parent { child }) => self.connections.add(child.as_raw(), peer.uid),
             Err(error) => {
                 self.pause(format_args!("cannot fork for a connection of uid {}: {error}", peer.uid));
-                self.refuse(stream, "the machine has no room for another Nix daemon at the moment; try again");
+                self.refuse(
+                    stream,
+                    "the machine has no room for another Nix daemon at the moment; try again",
+                );
             }
         }
     }

@@ -199,7 +199,8 @@ mod tests {
         assert_eq!((full.build_group.as_str(), full.home.to_str()), ("b", Some("/h")));
         assert_eq!(full.subids, Subids { start: 65536, count: 65536 });
         assert_eq!((full.limits, full.listen), (Limits { total: 8192, per_user: 1024 }, None));
-        let own = "--conf /c --subids 65536:65536 --daemon /d --max-per-user 2 --max-connections 3 --listen /s";
+        let own =
+            "--conf /c --subids 65536:65536 --daemon /d --max-per-user 2 --max-connections 3 --listen /s";
         let own = |more| parse(&format!("{own} {more}")).unwrap();
         assert_eq!(own("").limits, Limits { total: 3, per_user: 2 });
         let listen = |mode, user| Some(Listen { path: "/s".into(), mode, user });

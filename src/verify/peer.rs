@@ -152,7 +152,9 @@ mod tests {
         assert!(in_gates_unit(
             b"2:cpu:/\n1:name=systemd:/system.slice/nix-daemon-gate.service\n0::/system.slice/nix-daemon-gate.service\n"
         ));
-        assert!(!in_gates_unit(b"0::/user.slice/x-nix-daemon-gate.service\n0::/nix-daemon-gate.service/below\n"));
+        assert!(!in_gates_unit(
+            b"0::/user.slice/x-nix-daemon-gate.service\n0::/nix-daemon-gate.service/below\n"
+        ));
         let environment = b"HOME=/\0NIX_DAEMON_GATE_CLIENT=4711\0X=1\0";
         assert!(names_client(environment, "4711"));
         assert!(!names_client(environment, "471") && !names_client(environment, "47110"));

@@ -8,11 +8,13 @@ mod interrupted;
 mod kill_matrix;
 mod migrate;
 mod neighbours;
+mod own_account;
 mod reboot;
 mod rollback;
 mod target;
 mod trust;
 mod virtual_machine;
+mod without_systemd;
 
 use crate::harness::layout::Layout;
 use crate::harness::machine::Machine;
