@@ -11,6 +11,7 @@ mod neighbours;
 mod own_account;
 mod reboot;
 mod rollback;
+mod scanner;
 mod target;
 mod trust;
 mod virtual_machine;
