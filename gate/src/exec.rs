@@ -46,8 +46,7 @@ pub fn daemon(args: &Args, client: Peer, trusted: bool) -> Result<Infallible> {
         .arg0("nix-daemon")
         .args(["--stdio", if trusted { "--force-trusted" } else { "--force-untrusted" }])
         .env_clear()
-        .envs(environment(inherited, args))
-        .env(CLIENT, client.pid.to_string())
+        .envs(environment(inherited, args, client))
         .exec();
     Err(Failure::new(format!("cannot execute {}: {error}", args.daemon.display())))
 }
@@ -55,7 +54,8 @@ pub fn daemon(args: &Args, client: Peer, trusted: bool) -> Result<Infallible> {
 /// What of the unit's environment the daemon does not get: what steers the loader, what describes the unprivileged
 /// account (a root daemon has none of it, and `SHELL=nologin` breaks ssh's proxy commands), what systemd says
 /// about this process, and where to find a daemon.
-const DROPPED: [&str; 9] = [
+const DROPPED: [&str; 10] = [
+    CLIENT,
     "GLIBC_TUNABLES",
     "HOME",
     "LOGNAME",
@@ -67,9 +67,10 @@ const DROPPED: [&str; 9] = [
     NIX_CONFIG,
 ];
 
-fn environment(
+pub(crate) fn environment(
     inherited: impl Iterator<Item = (OsString, OsString)>,
     args: &Args,
+    client: Peer,
 ) -> Vec<(OsString, OsString)> {
     let mut settings = OsString::new();
     let mut environment = Vec::new();
@@ -88,6 +89,7 @@ fn environment(
     settings.push(settings_of_the_daemon(args.subids));
     environment.push((NIX_CONFIG.into(), settings));
     environment.push(("HOME".into(), args.home.clone().into()));
+    environment.push((CLIENT.into(), client.pid.to_string().into()));
     environment
 }
 
@@ -127,13 +129,14 @@ mod tests {
             ("LISTEN_FDS", "1"),
             ("NIX_CONFIG", "cores = 3\nstore = daemon"),
         ];
-        let got = environment(given.into_iter().map(|(name, value)| (name.into(), value.into())), &args);
+        let given = given.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let got = environment(given, &args, Peer { pid: 4711, uid: 1000, gid: 1000 });
         let names: Vec<_> = got.iter().map(|(name, _)| name.to_str().unwrap()).collect();
-        assert_eq!(names, ["PATH", "https_proxy", "NIX_CONFIG", "HOME"]);
+        assert_eq!(names, ["PATH", "https_proxy", "NIX_CONFIG", "HOME", CLIENT]);
         let settings: Vec<_> = got[2].1.to_str().unwrap().lines().collect();
         assert_eq!(settings[0], "cores = 3");
         assert_eq!(settings.last(), Some(&"store = local?use-roots-daemon=true"), "the last one wins");
         assert!(settings.contains(&"start-id = 65536") && settings.contains(&"build-users-group ="));
-        assert_eq!(got[3].1, "/h");
+        assert_eq!((got[3].1.to_str(), got[4].1.to_str()), (Some("/h"), Some("4711")));
     }
 }

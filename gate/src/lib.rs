@@ -14,6 +14,8 @@ pub mod conf;
 pub mod connections;
 pub mod decide;
 pub mod exec;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod group;
 pub mod leftovers;
 pub mod listen;

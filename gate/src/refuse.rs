@@ -80,6 +80,14 @@ fn encode(message: &str) -> Vec<u8> {
     bytes
 }
 
+/// For fuzzing: what is encoded is as long as it says.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check(message: &str) {
+    let bytes = encode(message);
+    assert_eq!(bytes[64..72], (message.len() as u64).to_le_bytes());
+    assert_eq!(bytes.len(), 72 + message.len().next_multiple_of(8) + 16);
+}
+
 fn put_number(bytes: &mut Vec<u8>, number: u64) {
     bytes.extend(number.to_le_bytes());
 }
