@@ -19,8 +19,6 @@ use crate::types::UnitName;
 pub struct KeepStopped {
     /// The units of the old daemon and of the new one.
     pub units: Vec<UnitName>,
-    /// What they start, by pattern.
-    pub stop_with: Vec<String>,
     /// The new owner of the store, by name.
     pub user: String,
     /// Uids that builds run under.
@@ -50,9 +48,6 @@ impl Act for KeepStopped {
 
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
         systemd::stop(&self.units)?;
-        for pattern in &self.stop_with {
-            systemd::stop(&systemd::matching(pattern)?)?;
-        }
         let daemon_uids = [0, uid_of(&self.user)?];
         let processes = Processes { build_uids: &self.build_uids, daemon_uids: &daemon_uids };
         drain(host, &processes, Duration::from_secs(self.drain_timeout))

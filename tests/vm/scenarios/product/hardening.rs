@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 
 /// `systemd-analyze security` may say at most this.
 const MOST: f32 = 4.0;
-const UNIT: &str = "nix-daemon@one.service";
+const UNIT: &str = "nix-daemon-gate.service";
 /// Where the builds' tools and their source lie.
 const DIR: &str = "/opt/kinds";
 

@@ -10,6 +10,7 @@ mod kill_matrix;
 mod migrate;
 mod namespace;
 mod neighbours;
+mod own_account;
 mod reboot;
 mod remote_builder;
 mod rollback;
@@ -17,6 +18,7 @@ mod scanner;
 mod target;
 mod trust;
 mod virtual_machine;
+mod without_systemd;
 
 use crate::harness::layout::Layout;
 use crate::harness::machine::Machine;
