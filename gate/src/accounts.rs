@@ -3,6 +3,7 @@
 //! The name service may load libraries of its own (LDAP, systemd, ...). They run here without `CAP_SETUID`.
 
 use crate::group::Group;
+use crate::log;
 use crate::peer::Peer;
 use nix::unistd::{Uid, User};
 
@@ -44,7 +45,7 @@ pub fn members(group: &str) -> Option<Vec<String>> {
 /// As in Nix, a name service that fails is one that does not know; but the log tells.
 fn found<T>(answer: nix::Result<Option<T>>, asked: &dyn std::fmt::Display) -> Option<T> {
     answer.unwrap_or_else(|error| {
-        eprintln!("nix-daemon-gate: looking up '{asked}' failed: {error}; it counts as unknown");
+        log::line(format_args!("looking up '{asked}' failed: {error}; it counts as unknown"));
         None
     })
 }

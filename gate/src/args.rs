@@ -1,12 +1,13 @@
 //! The command line. It is written in the unit file, by root, so it is trusted; a mistake in it is still refused.
 
+use crate::connections::Limits;
 use crate::{Failure, Result};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// One line of help, shown with a usage error.
-pub const USAGE: &str = "usage: nix-daemon-gate --daemon PATH --subids START:COUNT --conf FILE... [--build-group NAME] [--home DIR] [--max-per-user COUNT]";
+pub const USAGE: &str = "usage: nix-daemon-gate --daemon PATH --subids START:COUNT --conf FILE... [--build-group NAME] [--home DIR] [--max-connections COUNT] [--max-per-user COUNT] [--listen PATH [--mode MODE] [--user UID:GID]]";
 
 /// How many ids Nix hands to one build slot (`maxIdsPerBuild` in its `user-lock.cc`); a range that is not a multiple
 /// makes the daemon abort.
@@ -58,8 +59,21 @@ pub struct Args {
     pub build_group: String,
     /// The home directory of uid 0 in the namespace; absolute.
     pub home: PathBuf,
-    /// How many connections one user may have at a time.
-    pub max_per_user: usize,
+    /// How many connections there may be.
+    pub limits: Limits,
+    /// The socket to make; nothing when systemd passes one.
+    pub listen: Option<Listen>,
+}
+
+/// A socket that the gate makes itself, where no systemd does it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Where; absolute.
+    pub path: PathBuf,
+    /// Who may connect: its mode.
+    pub mode: u32,
+    /// Uid and gid to serve as, when started by root; neither is 0.
+    pub user: Option<(u32, u32)>,
 }
 
 impl Args {
@@ -69,7 +83,8 @@ impl Args {
     /// For an unknown, repeated (except `--conf`), incomplete or missing argument, and for a value that is not of its kind.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self> {
         let (mut daemon, mut subids, mut conf, mut group, mut home) = (None, None, Vec::new(), None, None);
-        let mut most = None;
+        let (mut total, mut per_user) = (None, None);
+        let (mut listen, mut mode, mut user) = (None, None, None);
         let mut args = args.into_iter();
         while let Some(name) = args.next() {
             let name = name.to_str().ok_or_else(|| Failure::new("an argument is not UTF-8"))?;
@@ -80,12 +95,19 @@ impl Args {
                 "--conf" => conf.push(absolute(name, value()?)?),
                 "--build-group" => once(name, &mut group, account_name(name, value()?)?)?,
                 "--home" => once(name, &mut home, passwd_field(name, absolute(name, value()?)?)?)?,
-                "--max-per-user" => once(name, &mut most, count(name, &value()?)?)?,
+                "--max-connections" => once(name, &mut total, count(name, &value()?)?)?,
+                "--max-per-user" => once(name, &mut per_user, count(name, &value()?)?)?,
+                "--listen" => once(name, &mut listen, absolute(name, value()?)?)?,
+                "--mode" => once(name, &mut mode, parse_mode(&value()?)?)?,
+                "--user" => once(name, &mut user, parse_ids(&value()?)?)?,
                 _ => return Err(Failure::new(format!("unknown argument '{name}'"))),
             }
         }
         if conf.is_empty() {
             return Err(missing("--conf"));
+        }
+        if listen.is_none() && (mode.is_some() || user.is_some()) {
+            return Err(missing("--listen"));
         }
         Ok(Self {
             daemon: daemon.ok_or_else(|| missing("--daemon"))?,
@@ -93,7 +115,8 @@ impl Args {
             conf,
             build_group: group.unwrap_or_else(|| "nixbld".to_owned()),
             home: home.unwrap_or_else(|| PathBuf::from("/var/empty")),
-            max_per_user: most.unwrap_or(1024),
+            limits: Limits { total: total.unwrap_or(8192), per_user: per_user.unwrap_or(1024) },
+            listen: listen.map(|path| Listen { path, mode: mode.unwrap_or(0o666), user }),
         })
     }
 }
@@ -125,6 +148,21 @@ fn parse_subids(value: &OsString) -> Result<Subids> {
 fn count(name: &str, value: &OsString) -> Result<usize> {
     let count = value.to_str().and_then(|text| text.parse().ok()).filter(|count| *count > 0);
     count.ok_or_else(|| Failure::new(format!("{name} needs a number above 0")))
+}
+
+fn parse_mode(value: &OsString) -> Result<u32> {
+    let mode = value.to_str().and_then(|text| u32::from_str_radix(text, 8).ok());
+    mode.filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| Failure::new("--mode needs a mode in octal, such as 0666"))
+}
+
+fn parse_ids(value: &OsString) -> Result<(u32, u32)> {
+    // Numbers, since a name service must not be asked by a process that has privileges.
+    let id = |text: &str| text.parse().ok().filter(|id| ![0, u32::MAX].contains(id));
+    let ids = value.to_str().and_then(|text| text.split_once(':'));
+    ids.and_then(|(uid, gid)| Some((id(uid)?, id(gid)?))).ok_or_else(|| {
+        Failure::new("--user needs UID:GID of the store's owner, as numbers, neither of them 0")
+    })
 }
 
 /// A value that becomes a field of a line in the generated `/etc/passwd`.
@@ -160,6 +198,14 @@ mod tests {
         let full = parse("--home /h --build-group b --conf /c --subids 65536:65536 --daemon /d").unwrap();
         assert_eq!((full.build_group.as_str(), full.home.to_str()), ("b", Some("/h")));
         assert_eq!(full.subids, Subids { start: 65536, count: 65536 });
+        assert_eq!((full.limits, full.listen), (Limits { total: 8192, per_user: 1024 }, None));
+        let own =
+            "--conf /c --subids 65536:65536 --daemon /d --max-per-user 2 --max-connections 3 --listen /s";
+        let own = |more| parse(&format!("{own} {more}")).unwrap();
+        assert_eq!(own("").limits, Limits { total: 3, per_user: 2 });
+        let listen = |mode, user| Some(Listen { path: "/s".into(), mode, user });
+        assert_eq!(own("").listen, listen(0o666, None));
+        assert_eq!(own("--mode 660 --user 997:996").listen, listen(0o660, Some((997, 996))));
     }
 
     #[test]
@@ -178,6 +224,16 @@ mod tests {
             (format!("{good} --build-group a:b"), "name of a group"),
             (format!("{good} --max-per-user 0"), "above 0"),
             (format!("{good} --max-per-user many"), "above 0"),
+            (format!("{good} --max-connections 0"), "above 0"),
+            (format!("{good} --listen socket"), "absolute"),
+            (format!("{good} --mode 0666"), "--listen is missing"),
+            (format!("{good} --user 1:1"), "--listen is missing"),
+            (format!("{good} --listen /s --mode 1777"), "octal"),
+            (format!("{good} --listen /s --mode rw"), "octal"),
+            (format!("{good} --listen /s --user nix:nix"), "as numbers"),
+            (format!("{good} --listen /s --user 0:1"), "as numbers"),
+            (format!("{good} --listen /s --user 1"), "as numbers"),
+            (format!("{good} --listen /s --user 1:4294967295"), "as numbers"),
         ] {
             let failure = parse(&line).unwrap_err().to_string();
             assert!(failure.contains(said), "{line}: {failure}");
@@ -186,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_unit_says_what_is_understood() {
-        let unit = include_str!("../../platform/linux/nix-daemon@.service");
+        let unit = include_str!("../../platform/linux/nix-daemon-gate.service");
         let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
         let filled = [
             ("{{libexec_dir}}", "/l"),

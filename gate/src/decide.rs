@@ -59,6 +59,7 @@ fn matches(list: &[Vec<u8>], names: &Names, members: &impl Fn(&str) -> Option<Ve
 mod tests {
     use super::*;
     use crate::args::Subids;
+    use crate::connections::Limits;
     use std::path::PathBuf;
 
     fn args() -> Args {
@@ -68,7 +69,8 @@ mod tests {
             conf: vec![],
             build_group: "nixbld".to_owned(),
             home: PathBuf::new(),
-            max_per_user: 1,
+            limits: Limits { total: 1, per_user: 1 },
+            listen: None,
         }
     }
 

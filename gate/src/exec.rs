@@ -1,9 +1,11 @@
 //! Becoming the daemon.
 
 use crate::args::{Args, Subids};
+use crate::peer::Peer;
 use crate::{Failure, Result, while_doing};
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::IntoRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -11,18 +13,26 @@ use std::process::Command;
 /// The variable with settings that outrank `nix.conf`.
 pub const NIX_CONFIG: &str = "NIX_CONFIG";
 
-/// Closes whatever this process inherited besides the connection (0 and 1) and the log (2).
+/// The variable that tells people (and `nix-unroot verify`) which process the daemon serves, as the root daemon does in its title.
+pub const CLIENT: &str = "NIX_DAEMON_GATE_CLIENT";
+
+/// Puts the connection on standard input and output, and closes everything else but the log.
 ///
 /// # Errors
 /// On a kernel older than Linux 5.9.
-pub fn close_inherited_files() -> Result<()> {
-    // SAFETY: nothing in this process uses a file descriptor above 2 yet.
+pub fn keep_only(connection: impl IntoRawFd) -> Result<()> {
+    let connection = connection.into_raw_fd();
+    // SAFETY: the descriptor is open and ours; what is closed, nothing in this process uses from here on.
     #[allow(unsafe_code)]
-    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
-    if done == 0 {
+    let done = unsafe {
+        libc::dup2(connection, 0) == 0
+            && libc::dup2(connection, 1) == 1
+            && libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) == 0
+    };
+    if done {
         Ok(())
     } else {
-        Err(while_doing("close inherited files")(std::io::Error::last_os_error()))
+        Err(while_doing("keep the connection and close other files")(std::io::Error::last_os_error()))
     }
 }
 
@@ -30,13 +40,13 @@ pub fn close_inherited_files() -> Result<()> {
 ///
 /// # Errors
 /// When the daemon cannot be executed; otherwise it does not return.
-pub fn daemon(args: &Args, trusted: bool) -> Result<Infallible> {
+pub fn daemon(args: &Args, client: Peer, trusted: bool) -> Result<Infallible> {
     let inherited = std::env::vars_os();
     let error = Command::new(&args.daemon)
         .arg0("nix-daemon")
         .args(["--stdio", if trusted { "--force-trusted" } else { "--force-untrusted" }])
         .env_clear()
-        .envs(environment(inherited, args))
+        .envs(environment(inherited, args, client))
         .exec();
     Err(Failure::new(format!("cannot execute {}: {error}", args.daemon.display())))
 }
@@ -44,7 +54,8 @@ pub fn daemon(args: &Args, trusted: bool) -> Result<Infallible> {
 /// What of the unit's environment the daemon does not get: what steers the loader, what describes the unprivileged
 /// account (a root daemon has none of it, and `SHELL=nologin` breaks ssh's proxy commands), what systemd says
 /// about this process, and where to find a daemon.
-const DROPPED: [&str; 9] = [
+const DROPPED: [&str; 10] = [
+    CLIENT,
     "GLIBC_TUNABLES",
     "HOME",
     "LOGNAME",
@@ -56,9 +67,10 @@ const DROPPED: [&str; 9] = [
     NIX_CONFIG,
 ];
 
-fn environment(
+pub(crate) fn environment(
     inherited: impl Iterator<Item = (OsString, OsString)>,
     args: &Args,
+    client: Peer,
 ) -> Vec<(OsString, OsString)> {
     let mut settings = OsString::new();
     let mut environment = Vec::new();
@@ -77,6 +89,7 @@ fn environment(
     settings.push(settings_of_the_daemon(args.subids));
     environment.push((NIX_CONFIG.into(), settings));
     environment.push(("HOME".into(), args.home.clone().into()));
+    environment.push((CLIENT.into(), client.pid.to_string().into()));
     environment
 }
 
@@ -116,13 +129,14 @@ mod tests {
             ("LISTEN_FDS", "1"),
             ("NIX_CONFIG", "cores = 3\nstore = daemon"),
         ];
-        let got = environment(given.into_iter().map(|(name, value)| (name.into(), value.into())), &args);
+        let given = given.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let got = environment(given, &args, Peer { pid: 4711, uid: 1000, gid: 1000 });
         let names: Vec<_> = got.iter().map(|(name, _)| name.to_str().unwrap()).collect();
-        assert_eq!(names, ["PATH", "https_proxy", "NIX_CONFIG", "HOME"]);
+        assert_eq!(names, ["PATH", "https_proxy", "NIX_CONFIG", "HOME", CLIENT]);
         let settings: Vec<_> = got[2].1.to_str().unwrap().lines().collect();
         assert_eq!(settings[0], "cores = 3");
         assert_eq!(settings.last(), Some(&"store = local?use-roots-daemon=true"), "the last one wins");
         assert!(settings.contains(&"start-id = 65536") && settings.contains(&"build-users-group ="));
-        assert_eq!(got[3].1, "/h");
+        assert_eq!((got[3].1.to_str(), got[4].1.to_str()), (Some("/h"), Some("4711")));
     }
 }

@@ -1,22 +1,29 @@
 //! `nix-daemon-gate`: decides whether the peer of a connection may talk to the Nix daemon, builds the user
 //! namespace that the daemon runs in, and becomes that daemon.
 //!
-//! systemd starts one per connection, as the user who owns the store, with `CAP_SETUID` and `CAP_SETGID`. Whoever
-//! holds `CAP_SETUID` outside a user namespace can become root, so [`namespace::maps::MapWriter`], a process that does
-//! nothing else, is the only place where the capabilities live while anything is read or parsed. `README.md` gives
-//! the order of events with the privileges at each point.
+//! One process, the [`acceptor`], waits for clients, as the user who owns the store, with `CAP_SETUID` and `CAP_SETGID`, and forks
+//! one for each ([`serve`]). Whoever holds `CAP_SETUID` outside a user namespace can become root, so the acceptor and
+//! [`namespace::maps::MapWriter`], which read nothing, are the only places where the capabilities live while anything is read or
+//! parsed. `README.md` gives the order of events with the privileges at each point.
 
+pub mod acceptor;
 pub mod accounts;
 pub mod args;
 pub mod caps;
 pub mod conf;
+pub mod connections;
 pub mod decide;
 pub mod exec;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod group;
+pub mod leftovers;
+pub mod listen;
+pub mod log;
 pub mod namespace;
-pub mod neighbours;
 pub mod peer;
 pub mod refuse;
+pub mod serve;
 
 /// A failure in words that an administrator can act on. Nobody decides on its kind: every one of them closes the
 /// connection.

@@ -17,8 +17,9 @@ const GREETING: u64 = 0x6478_696f;
 /// `STDERR_ERROR`.
 const ERROR: u64 = 0x6378_7470;
 
-/// How long a client may take to hang up, and how much it may say meanwhile.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a client may take to hang up.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+/// How much it may say meanwhile.
 const ENOUGH: usize = 64 * 1024;
 
 /// Sends the message to the peer on standard input, as well as it can be done; then the connection may be closed.
@@ -26,6 +27,16 @@ pub fn tell(message: &str) {
     let Ok(socket) = std::io::stdin().as_fd().try_clone_to_owned() else { return };
     // Best effort: the peer may be gone, and it is refused in any case.
     let _ = talk(UnixStream::from(socket), message);
+}
+
+/// The same without waiting, for a process that has others to look after. The caller keeps the connection for [`PATIENCE`], so that the
+/// client reads this and not that the other end is gone.
+pub fn tell_at_once(mut socket: &UnixStream, message: &str) {
+    // A new connection has room for far more than this; and it is refused in any case.
+    let _ = socket
+        .set_nonblocking(true)
+        .and_then(|()| socket.write_all(&encode(message)))
+        .and_then(|()| socket.shutdown(std::net::Shutdown::Write));
 }
 
 fn talk(mut socket: UnixStream, message: &str) -> std::io::Result<()> {
@@ -69,6 +80,14 @@ fn encode(message: &str) -> Vec<u8> {
     bytes
 }
 
+/// For fuzzing: what is encoded is as long as it says.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check(message: &str) {
+    let bytes = encode(message);
+    assert_eq!(bytes[64..72], (message.len() as u64).to_le_bytes());
+    assert_eq!(bytes.len(), 72 + message.len().next_multiple_of(8) + 16);
+}
+
 fn put_number(bytes: &mut Vec<u8>, number: u64) {
     bytes.extend(number.to_le_bytes());
 }
@@ -105,5 +124,15 @@ mod tests {
         assert_eq!(heard, encode("no"));
         drop(client);
         gate.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_client_that_talks_too_late_gets_it_as_well() {
+        let (gate, mut client) = UnixStream::pair().unwrap();
+        tell_at_once(&gate, "no");
+        client.write_all(b"hello").unwrap();
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, encode("no"));
     }
 }

@@ -19,8 +19,6 @@ use crate::types::UnitName;
 pub struct KeepStopped {
     /// The units of the old daemon and of the new one.
     pub units: Vec<UnitName>,
-    /// What they start, by pattern.
-    pub stop_with: Vec<String>,
     /// The new owner of the store, by name.
     pub user: String,
     /// Uids that builds run under.
@@ -51,9 +49,6 @@ impl Act for KeepStopped {
 
     fn apply(&self, host: &Host<'_>, uid: &Option<u32>) -> Result<()> {
         systemd::stop(&self.units)?;
-        for pattern in &self.stop_with {
-            systemd::stop(&systemd::matching(pattern)?)?;
-        }
         let uid = uid.map_or_else(|| uid_of(&self.user), Ok)?;
         let daemon_uids = [0, uid];
         let processes = Processes { build_uids: &self.build_uids, daemon_uids: &daemon_uids };

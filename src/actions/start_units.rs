@@ -13,9 +13,9 @@ use crate::types::UnitName;
 pub struct StartUnits {
     /// The units, in this order.
     pub units: Vec<UnitName>,
-    /// What they start: units to stop with them when this is undone, by name or pattern (`nix-daemon@*.service`).
+    /// What they start: units to stop with them when this is undone.
     #[serde(default)]
-    pub stop_with: Vec<String>,
+    pub stop_with: Vec<UnitName>,
 }
 
 impl Act for StartUnits {
@@ -44,9 +44,6 @@ impl Act for StartUnits {
 
     fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
         systemd::stop(&self.units)?;
-        for pattern in &self.stop_with {
-            systemd::stop(&systemd::matching(pattern)?)?;
-        }
-        Ok(())
+        systemd::stop(&self.stop_with)
     }
 }

@@ -19,7 +19,7 @@ pub fn verify(session: &Session) -> Result<Exit> {
         );
     }
     // The unit knows better than an option whom the migration was for.
-    if let Some(user) = facts.unit("nix-daemon@.service").and_then(|unit| unit.user.clone()) {
+    if let Some(user) = facts.unit("nix-daemon-gate.service").and_then(|unit| unit.user.clone()) {
         options.nix_user = user;
     }
     let user = users::get_user_by_name(&options.nix_user)

@@ -58,7 +58,7 @@ fn whole_system(reader: &Reader<'_>, clues: &Clues<'_>) -> Option<Flavour> {
     any(&manager).then_some(Flavour::SystemManager)
 }
 
-/// Ours: our gate in the per-connection unit, and a state that really belongs to somebody else than root. One without
+/// Ours: our gate in a unit of the daemon, and a state that really belongs to somebody else than root. One without
 /// the other is a run that was interrupted: then it is still what it was before.
 fn unprivileged(clues: &Clues<'_>) -> Option<Flavour> {
     let gate = Path::new(LIBEXEC_DIR).join(GATE);

@@ -273,7 +273,7 @@ fn unprivileged_ones() {
             .store()
             .dpkg()
             .link("/etc/systemd/system/nix-daemon.service", "/dev/null")
-            .file("/etc/systemd/system/nix-daemon@.service", GATE_UNIT)
+            .file("/etc/systemd/system/nix-daemon-gate.service", GATE_UNIT)
     };
     let ours = migrated().owner("/nix/var/nix/db/db.sqlite", 990);
     assert_eq!(ours.gather().flavour, Flavour::Unprivileged);

@@ -25,7 +25,7 @@ const DIRECTORIES: [&str; 9] = [
 const KNOWN: [&str; 6] = [
     "nix-daemon.service",
     "nix-daemon.socket",
-    "nix-daemon@.service",
+    "nix-daemon-gate.service",
     "nix-root-scan.service",
     "nix-root-scan.socket",
     "determinate-nixd.socket",

@@ -115,8 +115,7 @@ fn drop_ins(facts: &Facts, _: &Options) -> Option<Seen> {
     let paths: Vec<_> = unit.drop_ins.iter().map(|file| file.path.display().to_string()).collect();
     (!paths.is_empty()).then(|| {
         Seen::new(paths.join(", ")).remedy(
-            "look whether they set anything else that is still needed, and put that into /etc/systemd/system/nix-daemon@.service.d; a limit now \
-             holds for each connection",
+            "look whether they set anything else that is still needed, and put that into /etc/systemd/system/nix-daemon-gate.service.d",
         )
     })
 }

@@ -43,20 +43,12 @@ pub fn property(unit: &UnitName, name: &str) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// The units that match a pattern such as `nix-daemon@*.service` and are loaded now.
-pub fn matching(pattern: &str) -> Result<Vec<UnitName>> {
-    let list = ["list-units", "--all", "--plain", "--no-legend", "--full", pattern];
-    let text =
-        command::run("systemctl", &list).with_context(|| format!("cannot list the units {pattern}"))?;
-    Ok(text.lines().filter_map(|line| UnitName::parse(line.split_whitespace().next()?)).collect())
-}
-
 /// Stops units, waits until they are stopped, and forgets how they ended. A unit that does not exist is stopped.
 pub fn stop(units: &[UnitName]) -> Result<()> {
     let known = known(units)?;
     if !known.is_empty() {
         command::run("systemctl", &with_verb("stop", &known))?;
-        // One that did not fail, or is gone with its connection, has nothing to forget.
+        // One that did not fail has nothing to forget.
         let _ = command::output("systemctl", &with_verb("reset-failed", &known));
     }
     Ok(())

@@ -11,7 +11,7 @@ pub fn text(name: &str) -> Result<&'static str> {
         "linux/nix.conf" => include_str!("../../platform/linux/nix.conf"),
         "linux/tmpfiles.conf" => include_str!("../../platform/linux/tmpfiles.conf"),
         "linux/nix-daemon.socket" => include_str!("../../platform/linux/nix-daemon.socket"),
-        "linux/nix-daemon@.service" => include_str!("../../platform/linux/nix-daemon@.service"),
+        "linux/nix-daemon-gate.service" => include_str!("../../platform/linux/nix-daemon-gate.service"),
         "linux/apparmor" => include_str!("../../platform/linux/apparmor"),
         "linux/nix-root-scan.socket" => include_str!("../../platform/linux/nix-root-scan.socket"),
         "linux/nix-root-scan.service" => include_str!("../../platform/linux/nix-root-scan.service"),

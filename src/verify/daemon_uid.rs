@@ -6,7 +6,7 @@ use super::process::{Process, own_namespace};
 use super::{CheckError, Outcome, Target, peer};
 use crate::daemon::Connection;
 
-const REMEDY: &str = "the socket must start nix-daemon@.service (User=nix, ExecStart=nix-daemon-gate), and the old nix-daemon.service \
+const REMEDY: &str = "the socket must start nix-daemon-gate.service (User=nix, ExecStart=nix-daemon-gate), and the old nix-daemon.service \
                       must be stopped and masked: systemctl status nix-daemon.socket nix-daemon.service";
 
 pub(super) fn check(target: &Target) -> Result<Outcome, CheckError> {

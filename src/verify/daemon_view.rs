@@ -13,7 +13,7 @@ use super::{CheckError, Outcome, Target};
 use crate::daemon::Connection;
 
 const REMEDY: &str = "take ProtectHome=, PrivateTmp=, TemporaryFileSystem= and their kin out of the drop-ins of \
-                      nix-daemon@.service (systemctl cat nix-daemon@.service)";
+                      nix-daemon-gate.service (systemctl cat nix-daemon-gate.service)";
 /// Where the gate and systemd mount directories of their own, and where no root can lie.
 const OWN: [&str; 5] = ["/dev", "/proc", "/sys", "/run/systemd", "/run/credentials"];
 

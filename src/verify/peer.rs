@@ -2,7 +2,7 @@
 //!
 //! `SO_PEERCRED` names whoever called listen(2), which is systemd. So the kernel is asked for the other end's inode, as
 //! ss(8) does (sock_diag(7), `UNIX_DIAG_PEER`), and every process for the files it holds. A kernel without that module is no
-//! obstacle where systemd accepts: it names the unit of each connection after the client's process.
+//! obstacle where our gate accepts: the environment of each connection's daemon names the client's process.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -64,17 +64,21 @@ fn files(pid: i32) -> impl Iterator<Item = String> {
     files.filter_map(|file| Some(fs::read_link(file.path()).ok()?.to_string_lossy().into_owned()))
 }
 
-/// Whether a process is in the unit of a connection of the process `client`. The instance's name holds the client's
-/// process id between other numbers (systemd.socket(5), `Accept=`; newer versions add more of them).
+/// Whether a process is a daemon that the gate started for the process `client`. Anybody can have an environment like that, but not be in the
+/// gate's unit.
 fn serves_client(pid: i32, client: &str) -> bool {
-    let Ok(groups) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return false };
-    groups.lines().any(|line| unit_serves_client(line, client))
+    let of = |file| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    in_gates_unit(&of("cgroup")) && names_client(&of("environ"), client)
 }
 
-fn unit_serves_client(group: &str, client: &str) -> bool {
-    let instance =
-        group.rsplit('/').next().and_then(|unit| unit.strip_prefix("nix-daemon@")?.strip_suffix(".service"));
-    instance.is_some_and(|instance| instance.split(['-', '_']).any(|number| number == client))
+fn in_gates_unit(groups: &[u8]) -> bool {
+    groups.split(|byte| *byte == b'\n').any(|line| line.ends_with(b"/nix-daemon-gate.service"))
+}
+
+fn names_client(environment: &[u8], client: &str) -> bool {
+    // `CLIENT` of the gate's `exec.rs`.
+    let variable = format!("NIX_DAEMON_GATE_CLIENT={client}");
+    environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
 }
 
 fn other_end(inode: u32) -> io::Result<u32> {
@@ -143,12 +147,18 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_is_known_by_its_client() {
-        let group = "0::/system.slice/system-nix\\x2ddaemon.slice/nix-daemon@0-5190-92_182143-0.service";
-        assert!(unit_serves_client(group, "92"));
-        assert!(unit_serves_client("0::/system.slice/nix-daemon@7-4711-1000.service", "4711"));
-        assert!(!unit_serves_client(group, "9"));
-        assert!(!unit_serves_client("0::/system.slice/other@0-92-0.service", "92"));
+    fn a_daemon_is_known_by_its_unit_and_its_client() {
+        assert!(in_gates_unit(b"0::/system.slice/nix-daemon-gate.service\n"));
+        assert!(in_gates_unit(
+            b"2:cpu:/\n1:name=systemd:/system.slice/nix-daemon-gate.service\n0::/system.slice/nix-daemon-gate.service\n"
+        ));
+        assert!(!in_gates_unit(
+            b"0::/user.slice/x-nix-daemon-gate.service\n0::/nix-daemon-gate.service/below\n"
+        ));
+        let environment = b"HOME=/\0NIX_DAEMON_GATE_CLIENT=4711\0X=1\0";
+        assert!(names_client(environment, "4711"));
+        assert!(!names_client(environment, "471") && !names_client(environment, "47110"));
+        assert!(!names_client(b"X=NIX_DAEMON_GATE_CLIENT=4711\0", "4711"));
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Process {
             .map_err(CheckError::Other)
     }
 
-    /// How people know it: `process 45 (nix-daemon@3.service)`.
+    /// How people know it: `process 45 (nix-daemon-gate.service)`.
     pub(super) fn describe(&self) -> String {
         let unit = self.unit.as_ref().map(|unit| format!(" ({unit})")).unwrap_or_default();
         format!("process {}{unit}", self.pid)

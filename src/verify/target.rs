@@ -42,7 +42,7 @@ impl Target {
         let unit = |name| PathBuf::from("/etc/systemd/system").join(name);
         let units = [
             "nix-daemon.socket",
-            "nix-daemon@.service",
+            "nix-daemon-gate.service",
             "nix-root-scan.socket",
             "nix-root-scan.service",
             "nix-root-scan.timer",

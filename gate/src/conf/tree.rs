@@ -66,7 +66,7 @@ fn collect(text: &[u8], file: &Path, depth: usize, settings: &mut Vec<Setting>) 
 }
 
 /// What a path in `file` means: relative to the file's directory, and with `..` taken off by the text alone, as Nix does it (`canonPath`).
-fn resolve(file: &Path, path: &Path) -> Result<PathBuf> {
+pub(crate) fn resolve(file: &Path, path: &Path) -> Result<PathBuf> {
     let joined = file.parent().unwrap_or(Path::new("")).join(path);
     if !joined.is_absolute() {
         return Err(failure(file, format!("includes {}, which is not an absolute path", path.display())));

@@ -8,6 +8,7 @@
 use crate::args::Subids;
 use crate::{Failure, Result, caps, while_doing};
 use nix::fcntl::{OFlag, open, openat};
+use nix::sys::prctl;
 use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getegid, geteuid};
@@ -47,7 +48,7 @@ impl MapWriter {
                 drop(ours);
                 let written = serve(&process, theirs, &uid_map, &gid_map);
                 if let Err(failure) = &written {
-                    eprintln!("nix-daemon-gate: {failure}");
+                    crate::log::line(failure);
                 }
                 std::process::exit(i32::from(written.is_err()));
             }
@@ -81,7 +82,7 @@ fn serve(process: &OwnedFd, mut stream: UnixStream, uid_map: &str, gid_map: &str
     nix::unistd::close(0)
         .and_then(|()| nix::unistd::close(1))
         .map_err(while_doing("close the connection"))?;
-    become_undumpable()?;
+    prctl::set_dumpable(false).map_err(while_doing("protect the writer of the id maps"))?;
     let mut ready = [0];
     if stream.read_exact(&mut ready).is_err() {
         // The peer was refused: there is nothing to write.
@@ -110,17 +111,6 @@ fn write_map(process: &OwnedFd, name: &str, map: &str) -> Result<()> {
             "cannot write {name} ({}): {error}; the unit has to grant CAP_SETUID and CAP_SETGID",
             map.trim_end().replace('\n', ", ")
         ))),
-    }
-}
-
-fn become_undumpable() -> Result<()> {
-    // SAFETY: PR_SET_DUMPABLE takes a number, and touches no memory of this process.
-    #[allow(unsafe_code)]
-    let done = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(while_doing("protect the writer of the id maps")(std::io::Error::last_os_error()))
     }
 }
 

@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod exec;
 pub mod image;
 pub mod layout;
+pub mod library;
 pub mod machine;
 pub mod manifest;
 pub mod nixcmd;

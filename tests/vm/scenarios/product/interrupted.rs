@@ -108,7 +108,7 @@ fn a_restart_in_the_middle_starts_nothing(layout: Layout) -> Result<()> {
     machine.root("for i in $(seq 100); do pgrep -x nix-daemon && exit 0; sleep 0.1; done; exit 1")?;
     product::ok(&machine, "rollback --yes")?;
     let units =
-        machine.root("systemctl list-units --all --plain --no-legend 'nix-root-scan*' 'nix-daemon@*'")?;
+        machine.root("systemctl list-units --all --plain --no-legend 'nix-root-scan*' 'nix-daemon-gate*'")?;
     ensure!(units.is_empty(), "still there after the rollback: {units}");
     let owner =
         machine.root("stat -c '%U:%G' /nix/var/nix/db/db.sqlite; find /nix/store -nouser | head -3")?;
@@ -148,8 +148,8 @@ fn nobody_works_on_the_store_meanwhile(layout: Layout) -> Result<()> {
 fn a_failing_check_undoes_the_run(layout: Layout) -> Result<()> {
     let (machine, _) = ready(layout, "failing")?;
     machine.root(
-        "mkdir -p /etc/systemd/system/nix-daemon@.service.d
-         printf '[Service]\\nPrivateTmp=yes\\n' >/etc/systemd/system/nix-daemon@.service.d/private.conf
+        "mkdir -p /etc/systemd/system/nix-daemon-gate.service.d
+         printf '[Service]\\nPrivateTmp=yes\\n' >/etc/systemd/system/nix-daemon-gate.service.d/private.conf
          systemctl daemon-reload",
     )?;
     let before = manifest(&machine)?;

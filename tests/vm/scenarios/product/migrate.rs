@@ -29,8 +29,8 @@ fn migrate_keeps_everything(layout: Layout) -> Result<()> {
     assert_nothing_of_root(&machine)?;
     product::ok(&machine, "verify")?;
     if layout == Layout::Official {
-        // What an administrator set on the old daemon's unit is set for the new one's connections, too.
-        let environment = machine.root("systemctl show -P Environment nix-daemon@one.service")?;
+        // What an administrator set on the old daemon's unit is set on the new one's, too.
+        let environment = machine.root("systemctl show -P Environment nix-daemon-gate.service")?;
         ensure!(environment.contains("no_proxy=localhost"), "the proxy settings are gone: {environment}");
     }
     let history = product::ok(&machine, "history")?;

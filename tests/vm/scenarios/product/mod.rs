@@ -18,6 +18,7 @@ mod kill_matrix;
 mod migrate;
 mod namespace;
 mod neighbours;
+mod own_account;
 mod reboot;
 mod remote_builder;
 mod rollback;
@@ -29,6 +30,7 @@ mod trust;
 mod two_at_once;
 mod uninstall;
 mod virtual_machine;
+mod without_systemd;
 
 use crate::harness::layout::Layout;
 use crate::harness::machine::Machine;

@@ -186,11 +186,11 @@ pub fn assert_no_profile(machine: &Machine) -> Result<()> {
 
 /// After a reboot the kernel restricts nothing, and the unit gets what it has on machines that never did.
 pub fn lift_restrictions(machine: &Machine) -> Result<()> {
-    let unit = "/etc/systemd/system/nix-daemon@.service";
+    let unit = "/etc/systemd/system/nix-daemon-gate.service";
     let granted = machine.root(&format!("grep -c 'CAP_SETGID CAP_SYS_ADMIN$' {unit}"))?;
     ensure!(granted.parse::<u32>().context("no count")? == 2, "the unit grants something else");
     machine.root(&format!(
-        "sed -i.restricted 's/ CAP_SYS_ADMIN$//' {unit}; systemctl daemon-reload
+        "sed -i.restricted 's/ CAP_SYS_ADMIN$//' {unit}; systemctl daemon-reload; systemctl try-restart nix-daemon-gate.service
          apparmor_parser --replace --skip-cache /etc/apparmor.d/nix-daemon-gate"
     ))?;
     Ok(())
@@ -198,6 +198,6 @@ pub fn lift_restrictions(machine: &Machine) -> Result<()> {
 
 /// The unit as the migration wrote it, so that a rollback finds its own.
 pub fn restore_unit(machine: &Machine) -> Result<()> {
-    machine.root("cd /etc/systemd/system; mv nix-daemon@.service.restricted nix-daemon@.service; systemctl daemon-reload")?;
+    machine.root("cd /etc/systemd/system; mv nix-daemon-gate.service.restricted nix-daemon-gate.service; systemctl daemon-reload")?;
     Ok(())
 }

@@ -5,6 +5,7 @@ mod cases;
 
 use super::{migrate, ready};
 use crate::harness::layout::Layout;
+use crate::harness::library;
 use crate::harness::machine::{Machine, quote};
 use anyhow::{Context, Result, ensure};
 use cases::Case;
@@ -98,7 +99,7 @@ fn the_gate_refuses_builds_and_what_it_cannot_read() -> Result<()> {
             let said = greet(id)?;
             ensure!(said.contains("could not be started"), "after `{script}` to uid {id}: {said}");
         }
-        let log = machine.root("journalctl -b --no-pager -n 20 -o cat -u 'nix-daemon@*'")?;
+        let log = machine.root("journalctl -b --no-pager -n 20 -o cat -u nix-daemon-gate.service")?;
         ensure!(log.contains("has to be able to read it") || log.contains("directory"), "the journal: {log}");
     }
     Ok(())
@@ -122,16 +123,7 @@ fn accounts(machine: &Machine) -> Result<()> {
 
 /// Users and groups that no file names.
 fn name_service(machine: &Machine) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let (source, library) = (dir.path().join("nss.rs"), dir.path().join("libnss_nutest.so.2"));
-    std::fs::write(&source, include_str!("../../../fixtures/trust/nss.rs"))?;
-    let rustc = std::process::Command::new("rustc")
-        .args(["--edition=2024", "--crate-type=cdylib", "-Copt-level=1", "-Cpanic=abort", "-o"])
-        .args([&library, &source])
-        .output()
-        .context("cannot run rustc")?;
-    ensure!(rustc.status.success(), "rustc: {}", String::from_utf8_lossy(&rustc.stderr));
-    machine.install_file(&library, "/usr/lib/libnss_nutest.so.2", "0644")?;
+    library::install(machine, include_str!("../../../fixtures/trust/nss.rs"), "/usr/lib/libnss_nutest.so.2")?;
     machine.root(
         "mv /usr/lib/libnss_nutest.so.2 /usr/lib/*-linux-gnu/
          sed -Ei 's/^(passwd|group):.*/\\1: files nutest/' /etc/nsswitch.conf
