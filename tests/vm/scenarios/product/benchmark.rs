@@ -13,11 +13,11 @@ const PACKAGES: &str = include_str!("../../fixtures/gate/bench.nix");
 
 /// What is measured: its name in the script, in words, how often.
 const WORK: [(&str, &str, usize); 5] = [
-    ("info", "one `nix store info`", 40),
+    ("info", "one `nix store info`", 30),
     ("row", "200 in a row", 3),
-    ("once", "50 at once", 5),
-    ("build", "a build of 101 derivations", 5),
-    ("copy", "copying 1 GiB in", 5),
+    ("once", "50 at once", 3),
+    ("build", "a build of 101 derivations", 3),
+    ("copy", "copying 1 GiB in", 3),
 ];
 
 #[test]
