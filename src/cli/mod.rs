@@ -1,6 +1,7 @@
 //! The command line: parses, calls, prints.
 
 mod args;
+mod conflicts;
 mod exit;
 mod history;
 mod inspect;
@@ -13,6 +14,7 @@ mod roots;
 mod runs;
 mod settings;
 mod table;
+mod uninstall;
 mod verify;
 
 use std::process::ExitCode;
@@ -72,8 +74,9 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Migrate(args) => migrate::migrate(session, args),
         Command::Verify => verify::verify(session),
         Command::Roots(args) => roots::roots(session, args),
+        Command::Uninstall(args) => uninstall::uninstall(session, args),
         Command::Resume => runs::resume(session),
-        Command::Rollback => runs::rollback(session),
+        Command::Rollback(args) => runs::rollback(session, args),
         Command::History { run } => history::history(session, *run),
     }
 }
