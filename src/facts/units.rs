@@ -156,7 +156,7 @@ fn file_state(reader: &Reader<'_>, name: &UnitName, fragment: &Path, masked: boo
 fn add_what_systemd_says(reader: &Reader<'_>, units: &mut [Unit]) {
     // Without an instance's name a template is no unit.
     let plain = units.iter().map(|unit| unit.name.as_str()).filter(|name| !name.contains("@."));
-    let names: BTreeSet<_> = plain.chain(KNOWN.into_iter().filter(|name| !name.contains("@."))).collect();
+    let names: BTreeSet<_> = plain.chain(KNOWN).collect();
     let args: Vec<_> = ["show", PROPERTIES, "--"].into_iter().chain(names).collect();
     match reader.machine.run(As::Self_, "systemctl", &args) {
         Ok(said) => said.split("\n\n").for_each(|block| add_properties(reader, units, block)),
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn systemd_knows_better() {
         let dir = machine_root();
-        let names = "determinate-nixd.socket nix-daemon.service nix-daemon.socket nix-root-scan.service nix-root-scan.socket report.service";
+        let names = "determinate-nixd.socket nix-daemon-gate.service nix-daemon.service nix-daemon.socket nix-root-scan.service nix-root-scan.socket report.service";
         let said = "Id=determinate-nixd.socket\nLoadState=not-found\nActiveState=inactive\n\n\
             Id=nix-daemon.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\
             FragmentPath=/etc/systemd/system/nix-daemon.service\nDropInPaths=/etc/systemd/system/nix-daemon.service.d/b.conf\n\

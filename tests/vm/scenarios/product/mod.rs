@@ -1,21 +1,22 @@
 //! What `nix-unroot` does to a machine.
 
 mod attacks;
+mod benchmark;
 mod builds;
 mod churn;
 mod collect;
 mod doubts;
 mod dry_run;
 mod faults;
+mod hardening;
 mod hostile;
 mod interrupted;
-mod kill_matrix;
-mod migrate;
-mod moved_on;
-mod hardening;
 mod interrupted;
 mod kill_matrix;
+mod kill_matrix;
 mod migrate;
+mod migrate;
+mod moved_on;
 mod namespace;
 mod neighbours;
 mod own_account;

@@ -91,7 +91,7 @@ fn edits_are_merged(layout: Layout) -> Result<()> {
 const CONFLICTS: [(&str, &str, &str); 8] = [
     (
         "sed -i s/NoNewPrivileges=yes/NoNewPrivileges=no/ PATH",
-        "/etc/systemd/system/nix-daemon@.service",
+        "/etc/systemd/system/nix-daemon-gate.service",
         "+NoNewPrivileges=no",
     ),
     (
@@ -152,7 +152,7 @@ fn conflicts_are_named_before_anything_is_undone(layout: Layout) -> Result<()> {
     let kept = machine.root(&format!(
         "cd {BACKUPS}; cat put-aside-nix-root-scan.service/file; readlink put-aside-nix-root-scan.socket put-aside-nix-root-scan.socket.2 put-aside-nix-daemon
          grep -c relaxed put-aside-nix.conf; cmp /bin/true put-aside-nix-root-scan; cat put-aside-nix-daemon.conf
-         grep -c NoNewPrivileges=no put-aside-nix-daemon@.service"
+         grep -c NoNewPrivileges=no put-aside-nix-daemon-gate.service"
     ))?;
     ensure!(
         kept == "theirs\n/usr/lib/systemd/system/dbus.socket\n/etc/hostname\n/srv/home\n1\nd /srv/own 0755\n1",

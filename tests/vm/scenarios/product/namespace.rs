@@ -190,14 +190,14 @@ pub fn lift_restrictions(machine: &Machine) -> Result<()> {
     let granted = machine.root(&format!("grep -c 'CAP_SETGID CAP_SYS_ADMIN$' {unit}"))?;
     ensure!(granted.parse::<u32>().context("no count")? == 2, "the unit grants something else");
     machine.root(&format!(
-        "sed -i.restricted 's/ CAP_SYS_ADMIN$//' {unit}; systemctl daemon-reload; systemctl try-restart nix-daemon-gate.service
-         apparmor_parser --replace --skip-cache /etc/apparmor.d/nix-daemon-gate"
+        "sed -i.restricted 's/ CAP_SYS_ADMIN$//' {unit}; systemctl daemon-reload
+         apparmor_parser --replace --skip-cache /etc/apparmor.d/nix-daemon-gate; systemctl stop nix-daemon-gate.service"
     ))?;
     Ok(())
 }
 
 /// The unit as the migration wrote it, so that a rollback finds its own.
 pub fn restore_unit(machine: &Machine) -> Result<()> {
-    machine.root("cd /etc/systemd/system; mv nix-daemon-gate.service.restricted nix-daemon-gate.service; systemctl daemon-reload")?;
+    machine.root("cd /etc/systemd/system; mv nix-daemon-gate.service.restricted nix-daemon-gate.service; systemctl daemon-reload; systemctl stop nix-daemon-gate.service")?;
     Ok(())
 }
