@@ -164,7 +164,14 @@ fn conflicts_are_named_before_anything_is_undone(layout: Layout) -> Result<()> {
     super::interrupted::killed_at(&machine, "undo:reown-store:applied", "rollback --yes --keep theirs")?;
     product::ok(&machine, "resume --yes")?;
     let named = CONFLICTS.map(|(_, path, _)| path);
-    let more = ["/srv/home", "/usr/local/libexec/nix-unroot"];
+    // What systemd makes of the units that stay belongs to them.
+    let more = [
+        "/srv/home",
+        "/usr/local/libexec/nix-unroot",
+        "unit: nix-daemon@.service",
+        "unit: nix-root-scan.service",
+        "unit: nix-root-scan.socket",
+    ];
     assert_differs_only_in(&before, &machine, &[&named[..], &more].concat(), "after --keep theirs")?;
     let conf = machine.root("tail -1 /etc/nix/nix.conf; grep -c nix-unroot /etc/nix/nix.conf || true")?;
     ensure!(conf == "sandbox = relaxed\n0", "nix.conf: {conf}");
