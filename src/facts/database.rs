@@ -205,4 +205,12 @@ mod tests {
         let contents = read_here(&path).unwrap();
         assert!(contents.integrity.contains("not a database"), "{contents:?}");
     }
+
+    #[test]
+    fn a_fifo_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db.sqlite");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(read_here(&path).unwrap_err(), "it is not a regular file");
+    }
 }

@@ -127,7 +127,8 @@ fn conflicts_are_named_before_anything_is_undone(layout: Layout) -> Result<()> {
         for (script, path, _) in CONFLICTS {
             machine.root(&script.replace("PATH", path))?;
         }
-        manifest(&machine)
+        // The scanner comes and goes by itself.
+        Manifest::of_tree(&machine)
     };
 
     let moved_on = move_on()?;
@@ -144,7 +145,7 @@ fn conflicts_are_named_before_anything_is_undone(layout: Layout) -> Result<()> {
     {
         ensure!(refused.stderr.contains(part), "{part:?} is missing: {refused}");
     }
-    moved_on.assert_same(&manifest(&machine)?, "after a rollback that met conflicts")?;
+    moved_on.assert_same(&Manifest::of_tree(&machine)?, "after a rollback that met conflicts")?;
 
     product::ok(&machine, "rollback --yes --keep ours")?;
     machine.root("rm -r /srv/home")?;
@@ -164,7 +165,14 @@ fn conflicts_are_named_before_anything_is_undone(layout: Layout) -> Result<()> {
     super::interrupted::killed_at(&machine, "undo:reown-store:applied", "rollback --yes --keep theirs")?;
     product::ok(&machine, "resume --yes")?;
     let named = CONFLICTS.map(|(_, path, _)| path);
-    let more = ["/srv/home", "/usr/local/libexec/nix-unroot"];
+    // What systemd makes of the units that stay belongs to them.
+    let more = [
+        "/srv/home",
+        "/usr/local/libexec/nix-unroot",
+        "unit: nix-daemon@.service",
+        "unit: nix-root-scan.service",
+        "unit: nix-root-scan.socket",
+    ];
     assert_differs_only_in(&before, &machine, &[&named[..], &more].concat(), "after --keep theirs")?;
     let conf = machine.root("tail -1 /etc/nix/nix.conf; grep -c nix-unroot /etc/nix/nix.conf || true")?;
     ensure!(conf == "sandbox = relaxed\n0", "nix.conf: {conf}");
@@ -198,7 +206,7 @@ fn a_person_chooses() -> Result<()> {
     let before = manifest(&machine)?;
     migrate(&machine)?;
     machine.root("echo 'x /srv' >>/etc/tmpfiles.d/nix-daemon.conf")?;
-    let moved_on = manifest(&machine)?;
+    let moved_on = Manifest::of_tree(&machine)?;
     let answered = |keys: &str| {
         let program = format!("{}/nix-unroot rollback", product::DIR);
         machine
@@ -209,7 +217,7 @@ fn a_person_chooses() -> Result<()> {
     for part in ["Whose version stays?", "+x /srv", "nothing was changed"] {
         ensure!(stopped.stdout.contains(part), "{part:?} is missing: {stopped}");
     }
-    moved_on.assert_same(&manifest(&machine)?, "after a person stopped")?;
+    moved_on.assert_same(&Manifest::of_tree(&machine)?, "after a person stopped")?;
     let chosen = answered(r"printf '\033[A'; sleep 0.5; printf '\r'; sleep 2; printf y")?.exits(0)?;
     ensure!(chosen.stdout.contains("put-aside-nix-daemon.conf"), "{chosen}");
     before.assert_same(&manifest(&machine)?, "after a person chose ours")
