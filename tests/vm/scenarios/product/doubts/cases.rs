@@ -140,9 +140,4 @@ pub const CASES: &[Case] = &[
         "systemctl start nix-root-scan.socket"),
     case("the socket is removed", Kind::Nobody, "", "rm /nix/var/nix/gc-roots-socket/socket",
         "systemctl stop nix-root-scan.service; systemctl restart nix-root-scan.socket"),
-    case("the program is gone", Kind::Nobody, "nix-root-scan",
-        "unit; mv $program $program.away",
-        "mv $program.away $program; systemctl reset-failed; systemctl restart nix-root-scan.socket"),
-    case("the program ends at once", Kind::Nobody, "nix-root-scan",
-        "unit ExecStart= ExecStart=/bin/true", "unit; systemctl reset-failed; systemctl restart nix-root-scan.socket"),
 ];

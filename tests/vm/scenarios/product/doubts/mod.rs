@@ -30,7 +30,11 @@ fn every_doubt_stops_the_collection() -> Result<()> {
     nixcmd::collect_garbage(&machine)?;
     println!("{:34} {:14} what the collection says", "doubt", "kind");
     let mut failed = Vec::new();
-    for case in CASES {
+    // While one works on a case: NIX_UNROOT_CASES="memory,SIG" runs those with one of these words in the name.
+    let words = std::env::var("NIX_UNROOT_CASES").unwrap_or_default();
+    let wanted = |case: &&Case| words.split(',').any(|word| case.name.contains(word));
+    let cases: Vec<_> = CASES.iter().filter(wanted).collect();
+    for case in &cases {
         let began = std::time::Instant::now();
         let said = check(&machine, case).unwrap_or_else(|error| {
             failed.push(case.name);
@@ -44,7 +48,7 @@ fn every_doubt_stops_the_collection() -> Result<()> {
         );
     }
     ensure!(failed.is_empty(), "these cases failed, see above: {failed:?}");
-    println!("{} doubts; in each nothing was deleted, and the remedy helped", CASES.len());
+    println!("{} doubts; in each nothing was deleted, and the remedy helped", cases.len());
     world.assert_live(&machine)?;
     world.assert_held(&machine)
 }
