@@ -13,8 +13,10 @@
 //! code with this one, so that each can be audited alone.
 
 pub mod actions;
+pub mod archive;
 pub mod cli;
 pub mod daemon;
+pub mod download;
 pub mod engine;
 pub mod facts;
 pub mod findings;

@@ -14,17 +14,22 @@ mod create_user;
 mod database;
 mod drain;
 mod edit;
+mod fetch_archive;
 mod file_state;
+mod forget_archive;
+mod install_profile;
 mod install_program;
 mod keep_files;
 mod keep_stopped;
 mod put_symlink;
+mod register_paths;
 mod reload_units;
 mod reown;
 mod set_owner;
 mod start_units;
 mod stop_units;
 mod subid_line;
+mod unpack_archive;
 mod verify;
 mod write_file;
 
@@ -162,6 +167,16 @@ actions! {
     "subid-line" => SubidLine(subid_line::SubidLine),
     /// A directory.
     "create-directory" => CreateDirectory(create_directory::CreateDirectory),
+    /// A binary archive of Nix is fetched, and its digest compared.
+    "fetch-archive" => FetchArchive(fetch_archive::FetchArchive),
+    /// The archive's store paths come into the store.
+    "unpack-archive" => UnpackArchive(unpack_archive::UnpackArchive),
+    /// Nix's database gets to know them.
+    "register-paths" => RegisterPaths(register_paths::RegisterPaths),
+    /// The archive's Nix comes into a profile.
+    "install-profile" => InstallProfile(install_profile::InstallProfile),
+    /// The fetched archive is removed.
+    "forget-archive" => ForgetArchive(forget_archive::ForgetArchive),
     /// A copy of a program.
     "install-program" => InstallProgram(install_program::InstallProgram),
     /// A file with a given text.

@@ -17,6 +17,7 @@ pub fn run(args: &[OsString]) -> Option<ExitCode> {
                 1
             }
         },
+        (crate::archive::UNPACK_COMMAND, args) => crate::archive::child_main(args),
         (crate::verify::HANDSHAKE_COMMAND, args) => crate::verify::handshake_child_main(args),
         (name, args) => crate::facts::child_main(name, args)?,
     };
