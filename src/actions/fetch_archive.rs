@@ -27,6 +27,9 @@ pub struct FetchArchive {
     /// A file of certificates to trust, instead of the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates: Option<PathBuf>,
+    /// A proxy to go through, instead of the one in the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 impl FetchArchive {
@@ -38,7 +41,11 @@ impl FetchArchive {
     fn fetch(&self, host: &Host<'_>) -> Result<()> {
         let part = self.part();
         if Source::is_url(&self.from) {
-            let download = download::Download { url: &self.from, certificates: self.certificates.as_deref() };
+            let download = download::Download {
+                url: &self.from,
+                certificates: self.certificates.as_deref(),
+                proxy: self.proxy.as_deref(),
+            };
             return download.to(&part, &mut |done, total| {
                 host.observer.advance(done, total, BYTES);
                 host.check_cancelled()
@@ -122,7 +129,7 @@ mod tests {
 
     fn action(dir: &Path, from: &Path, sha256: Sha256Digest) -> FetchArchive {
         let path = dir.join("archives").join("x.archive");
-        FetchArchive { from: from.display().to_string(), sha256, path, certificates: None }
+        FetchArchive { from: from.display().to_string(), sha256, path, certificates: None, proxy: None }
     }
 
     #[test]

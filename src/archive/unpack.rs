@@ -94,6 +94,8 @@ fn unpack(mut archive: impl Read, directory: &Path, limits: Limits) -> Result<Co
             Place::Other => {}
         }
     }
+    // To the end: only there does the compressed form say whether it was whole.
+    io::copy(&mut tar.into_inner(), &mut io::sink()).context("the archive is damaged")?;
     tree.finish()?;
     let contents = Contents::new(
         &installer.context("the archive has no `install`")?,

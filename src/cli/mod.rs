@@ -4,6 +4,7 @@ mod args;
 mod exit;
 mod history;
 mod inspect;
+mod install;
 mod internal;
 mod machine;
 mod migrate;
@@ -25,7 +26,7 @@ use exit::Exit;
 use output::Output;
 use settings::Settings;
 
-use crate::plan::Options;
+use crate::plan::{Options, Plan};
 
 /// What every command gets.
 struct Session {
@@ -70,6 +71,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Inspect => inspect::inspect(session),
         Command::Plan { format } => inspect::plan(session, *format),
         Command::Migrate(args) => migrate::migrate(session, args),
+        Command::Install(args) => install::install(session, args),
         Command::Verify => verify::verify(session),
         Command::Roots(args) => roots::roots(session, args),
         Command::Resume => runs::resume(session),
@@ -118,6 +120,27 @@ impl Session {
             .default(false)
             .interact()
             .context("cannot ask on this terminal: give --yes to go ahead without questions")
+    }
+
+    /// The same for a plan, which is shown in full on request.
+    fn confirm_plan(&self, question: &str, plan: &Plan) -> Result<bool> {
+        if self.settings.yes || !self.output.can_ask() {
+            return self.confirm(question);
+        }
+        let prompt = format!("{question} [y/n/e: explain every step]");
+        loop {
+            let answer: String = dialoguer::Input::new()
+                .with_prompt(&prompt)
+                .allow_empty(true)
+                .interact_text()
+                .context("cannot ask on this terminal: give --yes to go ahead without questions")?;
+            match answer.trim().to_lowercase().as_str() {
+                "y" | "yes" => return Ok(true),
+                "e" | "explain" => self.output.plan(plan),
+                "" | "n" | "no" => return Ok(false),
+                other => self.output.message(&format!("{other:?} is none of y, n and e")),
+            }
+        }
     }
 }
 

@@ -84,8 +84,16 @@ impl Runner {
         };
         let ended = work(&mut engine);
         drop(progress);
-        let run = self.journal.runs().ok().and_then(|runs| Some(runs.last()?.id));
+        let last = self.journal.runs().ok().and_then(|mut runs| runs.pop());
+        let installing = last.as_ref().is_some_and(|run| run.plan_name == INSTALL);
+        let run = last.map(|run| run.id);
         let (exit, outcome) = match ended {
+            Ok(Ending::Applied) if installing => {
+                session.output.message(
+                    "done: Nix is installed and runs unprivileged; a new login shell finds it; nix-unroot rollback removes it",
+                );
+                (Exit::Done, "applied")
+            }
             Ok(ending) => tell(session, &ending),
             Err(error) => {
                 session.output.error(&error.context("the run was stopped where it was"));
@@ -97,6 +105,9 @@ impl Runner {
         Ok(exit)
     }
 }
+
+/// The name of the plan that made `/nix`.
+const INSTALL: &str = "install";
 
 fn backups() -> PathBuf {
     Path::new(paths::STATE_DIR).join("backups")
@@ -149,10 +160,15 @@ pub fn rollback(session: &Session) -> Result<Exit> {
         session,
         "there is no run to roll back: nothing to do",
         |run| {
-            Some(format!(
-                "Give back the state before run {} ({}, begun {})?",
-                run.id, run.plan_name, run.started
-            ))
+            let what = if run.plan_name == INSTALL && run.state == RunState::Applied {
+                session.output.message(
+                    "this removes Nix and its whole store with all that was built since, for every user of this machine",
+                );
+                "Delete /nix, and give back"
+            } else {
+                "Give back"
+            };
+            Some(format!("{what} the state before run {} ({}, begun {})?", run.id, run.plan_name, run.started))
         },
         |engine, run| engine.roll_back(run),
     )

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ureq::Agent;
+use ureq::{Agent, Proxy};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// Where systems keep the certificates that they trust; the first that is there counts (as in Nix's own search, and in Go's).
@@ -19,16 +19,21 @@ const SYSTEM_CERTIFICATES: [&str; 5] = [
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A client that trusts `certificates` (without them: the system's, and without those: Mozilla's, which are built in), and
-/// takes its proxy from the usual variables (`https_proxy`, `all_proxy`, `no_proxy`, ...).
-pub(super) fn agent(certificates: Option<&Path>) -> Result<Agent> {
+/// goes through `proxy`, or else takes it from the usual variables (`https_proxy`, `all_proxy`, `no_proxy`, ...).
+pub(super) fn agent(certificates: Option<&Path>, proxy: Option<&str>) -> Result<Agent> {
     let file = certificates.map(Path::to_owned).or_else(system_certificates);
     let roots = match &file {
         Some(file) => trusted(file)?,
         None => RootCerts::WebPki,
     };
+    let proxy = match proxy {
+        Some(proxy) => Some(Proxy::new(proxy).with_context(|| format!("{proxy:?} is no proxy"))?),
+        None => Proxy::try_from_env(),
+    };
     let tls = TlsConfig::builder().root_certs(roots).build();
     Ok(Agent::config_builder()
         .tls_config(tls)
+        .proxy(proxy)
         .http_status_as_error(false)
         .max_redirects(5)
         .timeout_connect(Some(PATIENCE))

@@ -29,6 +29,8 @@ pub struct Download<'a> {
     pub url: &'a str,
     /// A PEM file of certificates to trust, instead of the system's.
     pub certificates: Option<&'a Path>,
+    /// A proxy to go through, instead of the one in the environment.
+    pub proxy: Option<&'a str>,
 }
 
 impl Download<'_> {
@@ -37,7 +39,7 @@ impl Download<'_> {
     /// # Errors
     /// When the server cannot be reached, or says no, or breaks off again and again.
     pub fn to(&self, path: &Path, progress: Progress<'_>) -> Result<()> {
-        let agent = agent::agent(self.certificates)?;
+        let agent = agent::agent(self.certificates, self.proxy)?;
         let context = || format!("cannot write {}", path.display());
         let mut file = OpenOptions::new()
             .read(true)

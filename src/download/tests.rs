@@ -75,7 +75,7 @@ fn fetched(answers: Vec<Serve>, there: &[u8]) -> (Result<Vec<u8>>, Vec<Vec<Strin
     let path = dir.path().join("part");
     std::fs::write(&path, there).unwrap();
     let (url, asked) = server(answers);
-    let download = Download { url: &url, certificates: None };
+    let download = Download { url: &url, certificates: None, proxy: None };
     let result = download.to(&path, &mut |done, total| {
         assert!(total == 0 || done <= total, "{done} of {total}");
         Ok(())
@@ -116,7 +116,7 @@ fn a_server_that_always_breaks_off_is_given_up_and_what_came_is_kept() {
     let path = dir.path().join("part");
     // Without ranges each attempt begins anew.
     let (url, asked) = server(vec![broken; ATTEMPTS as usize]);
-    let download = Download { url: &url, certificates: None };
+    let download = Download { url: &url, certificates: None, proxy: None };
     let said = format!("{:#}", download.to(&path, &mut |_, _| Ok(())).unwrap_err());
     assert!(said.contains("attempts") && said.contains("is kept"), "{said}");
     assert_eq!(std::fs::read(&path).unwrap(), &BODY[..7]);
@@ -127,7 +127,7 @@ fn a_server_that_always_breaks_off_is_given_up_and_what_came_is_kept() {
 fn a_signal_stops_it() {
     let dir = tempfile::tempdir().unwrap();
     let (url, _asked) = server(vec![whole]);
-    let download = Download { url: &url, certificates: None };
+    let download = Download { url: &url, certificates: None, proxy: None };
     let said = download.to(&dir.path().join("part"), &mut |_, _| bail!("stopped by a signal")).unwrap_err();
     assert_eq!(said.to_string(), "stopped by a signal");
 }
@@ -137,7 +137,7 @@ fn a_file_without_certificates_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ca.pem");
     std::fs::write(&file, "no certificate\n").unwrap();
-    let download = Download { url: "https://127.0.0.1:1/x", certificates: Some(&file) };
+    let download = Download { url: "https://127.0.0.1:1/x", certificates: Some(&file), proxy: None };
     let said = download.to(&dir.path().join("part"), &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(said.contains("holds no certificate"), "{said}");
 }

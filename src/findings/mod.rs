@@ -37,6 +37,8 @@ pub struct Options {
     pub nix_user: String,
     /// The range of build ids that is wanted.
     pub range: SubidRange,
+    /// Whether Nix is to be installed, and not migrated.
+    pub installing: bool,
     /// Another run that is going on or was interrupted, in words; the journal and the lock know.
     pub another_run: Option<String>,
 }
@@ -47,6 +49,7 @@ impl Default for Options {
             drain_timeout_seconds: 600,
             nix_user: "nix".to_owned(),
             range: SubidRange::NIX_DEFAULT,
+            installing: false,
             another_run: None,
         }
     }

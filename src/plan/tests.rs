@@ -5,7 +5,7 @@ use crate::facts::sample::debian_sample;
 use crate::types::{SubidEntry, SubidRange};
 
 fn plan() -> Plan {
-    Plan::migrate(&debian_sample(), &Options::default()).unwrap()
+    Plan::make(&debian_sample(), &Options::default()).unwrap()
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn everything_that_root_executes_or_reads_lies_outside_nix() {
 fn a_plan_depends_on_what_it_changes_and_on_nothing_else() {
     let plan = plan();
     let facts = debian_sample();
-    let of = |facts: &Facts, options: &Options| Plan::migrate(facts, options).unwrap();
+    let of = |facts: &Facts, options: &Options| Plan::make(facts, options).unwrap();
     assert_ne!(of(&facts, &Options { nix_user: "store".to_owned(), ..Options::default() }), plan);
     let mut moved = facts.clone();
     moved.nix[0].path = "/opt/nix/bin/nix-daemon".into();
@@ -82,7 +82,7 @@ fn the_new_socket_admits_whom_the_old_one_admitted() {
         let mut facts = debian_sample();
         facts.owners.retain(|owner| !owner.path.ends_with("socket"));
         facts.units.iter_mut().filter(|unit| unit.name.as_str() == "nix-daemon.socket").for_each(edit);
-        let text = Plan::migrate(&facts, &Options::default()).unwrap().to_toml().unwrap();
+        let text = Plan::make(&facts, &Options::default()).unwrap().to_toml().unwrap();
         let of = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
         (of("SocketMode="), of("SocketGroup="))
     };
