@@ -4,6 +4,7 @@ mod attacks;
 mod builds;
 mod collect;
 mod dry_run;
+mod install;
 mod interrupted;
 mod kill_matrix;
 mod migrate;
