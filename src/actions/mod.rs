@@ -7,6 +7,7 @@
 //!   must lead to the same end from wherever they stopped.
 //! - `undo` gives back what was captured, and is right also when `apply` never began.
 
+mod added_paths;
 mod append_block;
 mod create_directory;
 mod create_group;
@@ -205,7 +206,9 @@ actions! {
     "verify" => Verify(verify::Verify),
 }
 
+pub use added_paths::{COMMAND as ADDED_PATHS_COMMAND, child_main as added_paths_child_main};
 pub use database::child_main as database_child_main;
+pub use install_profile::{COMMAND as PROFILE_COMMAND, child_main as profile_child_main};
 
 fn to_journal(before: &impl Serialize) -> Result<String> {
     serde_json::to_string(before).context("cannot write down what was there")

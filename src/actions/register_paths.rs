@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::added_paths::Owner;
 use super::unpack_archive::Unpacked;
 use super::{Act, Host, gid_of, uid_of};
 use crate::system::command;
@@ -22,28 +23,40 @@ pub struct RegisterPaths {
     pub group: String,
     /// That user's home.
     pub home: PathBuf,
+    /// The store.
+    pub store: PathBuf,
+}
+
+/// What this step's records are called in the run's backups.
+const KEY: &str = "registered";
+
+impl RegisterPaths {
+    fn owner(&self) -> Owner<'_> {
+        Owner { user: &self.user, group: &self.group }
+    }
 }
 
 impl Act for RegisterPaths {
-    type Before = ();
+    /// The newest row of the database.
+    type Before = i64;
 
     fn changes(&self) -> String {
         format!("runs the archive's nix-store --load-db as {}", self.user)
     }
 
     fn undone_by(&self) -> String {
-        "nothing to undo: the database goes with the directory that was made for it".to_owned()
+        "takes them out of the database and the store, except what was built since and needs them".to_owned()
     }
 
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {
         Ok(false)
     }
 
-    fn capture(&self, _: &Host<'_>) -> Result<()> {
-        Ok(())
+    fn capture(&self, _: &Host<'_>) -> Result<i64> {
+        self.owner().last_row()
     }
 
-    fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
+    fn apply(&self, host: &Host<'_>, _: &i64) -> Result<()> {
         let unpacked = Unpacked::load(host)?.context("nothing was unpacked")?;
         let mut child = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
             .command(&unpacked, "nix-store")?
@@ -61,11 +74,12 @@ impl Act for RegisterPaths {
         if !output.status.success() {
             bail!("nix-store --load-db failed: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        written.context("nix-store --load-db did not read everything")
+        written.context("nix-store --load-db did not read everything")?;
+        self.owner().mark(host, KEY)
     }
 
-    fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
-        Ok(())
+    fn undo(&self, host: &Host<'_>, after: &i64) -> Result<()> {
+        self.owner().withdraw(host, KEY, *after, &self.store)
     }
 }
 
@@ -87,7 +101,11 @@ impl OwnersNix<'_> {
             .env("HOME", self.home)
             .env("USER", self.user)
             // The one thing that is built is the profile's directory of links, which Nix makes itself (builtin:buildenv).
-            .env("NIX_CONFIG", "store = local\nbuild-users-group =\nsandbox = false\nsubstitute = false\n");
+            .env(
+                "NIX_CONFIG",
+                "store = local\nbuild-users-group =\nsandbox = false\nsubstitute = false\n\
+                 keep-build-log = false\n",
+            );
         Ok(command)
     }
 }

@@ -7,18 +7,19 @@ use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, lchown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::added_paths::{Owner, remove_tree};
 use super::fetch_archive::BYTES;
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::archive::{Contents, UNPACK_COMMAND};
 use crate::system::command;
 use crate::system::files::{self, Ownership};
-use crate::types::StorePath;
+use crate::types::{NixVersion, StorePath};
 
 /// Inside the store; not the name of a store path.
 const STAGING: &str = ".nix-unroot-unpacking";
@@ -157,7 +158,7 @@ impl Act for UnpackArchive {
     }
 
     fn undone_by(&self) -> String {
-        "removes the store paths that came from it".to_owned()
+        "removes the store paths that came from it, except what was built since and needs them".to_owned()
     }
 
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {
@@ -171,6 +172,7 @@ impl Act for UnpackArchive {
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
         self.clear(host)?;
         let contents = self.unpack(host)?;
+        check_version(&contents)?;
         self.sync()?;
         let is_new = |path: &&StorePath| self.store.join(path.base_name()).symlink_metadata().is_err();
         let new: BTreeSet<_> = contents.paths.iter().filter(is_new).cloned().collect();
@@ -185,22 +187,23 @@ impl Act for UnpackArchive {
     }
 
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
-        self.clear(host)
+        remove_tree(&self.staging())?;
+        let Some(unpacked) = Unpacked::load(host)? else { return Ok(()) };
+        // What the database still knows is needed by what was built since.
+        let owner = Owner { user: &self.user, group: &self.group };
+        for path in owner.unknown(&unpacked.new)? {
+            remove_tree(&self.store.join(path.base_name()))?;
+        }
+        Ok(())
     }
 }
 
-/// Removes a file, a link or a directory with what it holds; nothing there is fine. `remove_dir_all` goes by directory
-/// descriptors and follows no link.
-fn remove_tree(path: &Path) -> Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Err(error) => Err(error),
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-    };
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", show(path)))
-        }
-        _ => Ok(()),
+/// Refuses a Nix that cannot ask a root scanner, where the name of its store path tells the version.
+fn check_version(contents: &Contents) -> Result<()> {
+    let name = contents.nix.base_name().get(33..).unwrap_or_default();
+    let version = name.strip_prefix("nix-").and_then(NixVersion::parse);
+    if version.as_ref().is_some_and(|version| !version.at_least(NixVersion::FIRST_WITH_ROOTS_DAEMON)) {
+        bail!("the archive holds {name}, which cannot ask a separate root scanner: 2.34 or newer is needed");
     }
+    Ok(())
 }

@@ -91,9 +91,10 @@ pub(super) fn stays_in_store(path: &StorePath, rest: &Path, target: &[u8]) -> bo
             Component::RootDir | Component::Prefix(_) => return false,
         }
     }
-    at.components().next().and_then(|first| first.as_os_str().to_str()).is_some_and(|first| {
-        StorePath::from_base_name(first).is_some()
-    })
+    at.components()
+        .next()
+        .and_then(|first| first.as_os_str().to_str())
+        .is_some_and(|first| StorePath::from_base_name(first).is_some())
 }
 
 #[cfg(test)]

@@ -67,7 +67,11 @@ pub fn child_main(args: &[OsString]) -> u8 {
 /// Unpacks the archive's store below `directory`, each store path under its own name.
 fn unpack(mut archive: impl Read, directory: &Path, limits: Limits) -> Result<Contents> {
     let mut magic = Vec::new();
-    archive.by_ref().take(XZ_MAGIC.len() as u64).read_to_end(&mut magic).context("cannot read the archive")?;
+    archive
+        .by_ref()
+        .take(XZ_MAGIC.len() as u64)
+        .read_to_end(&mut magic)
+        .context("cannot read the archive")?;
     let is_xz = magic == XZ_MAGIC;
     let whole = io::Cursor::new(magic).chain(archive);
     let plain: Box<dyn Read + '_> = if is_xz {

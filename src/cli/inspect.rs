@@ -34,7 +34,7 @@ pub fn inspect(session: &Session) -> Result<Exit> {
 }
 
 pub fn plan(session: &Session, format: PlanFormat) -> Result<Exit> {
-    let mut options = session.plan_options()?;
+    let mut options = install::migrate_options(session)?;
     let mut survey = Survey::take(&options, LockCheck::Wanted)?;
     if survey.facts.flavour == Flavour::None {
         options = install::options(session)?;

@@ -14,8 +14,16 @@ use crate::plan::{Options, Purpose};
 use crate::types::Sha256Digest;
 
 /// Variables that name a proxy. curl, which Nix fetches with, reads `http_proxy` in small letters only.
-const PROXY_VARIABLES: [&str; 8] =
-    ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+const PROXY_VARIABLES: [&str; 8] = [
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+];
 /// Variables that name a file of certificates, the first that is set counts.
 const CERTIFICATE_VARIABLES: [&str; 3] = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"];
 
@@ -42,6 +50,20 @@ pub fn options(session: &Session) -> Result<Options> {
     })
 }
 
+/// The plan's options for a migration, which brings a Nix along where an archive is named.
+///
+/// # Errors
+/// As [`options`].
+pub fn migrate_options(session: &Session) -> Result<Options> {
+    let named = session.settings.nix_archive.is_some() || session.settings.nix_archive_sha256.is_some();
+    if !named {
+        return session.plan_options();
+    }
+    // The old daemon's environment is carried over from its unit; only what is named here comes on top.
+    let environment = environment(&session.settings, session.settings.ssl_cert_file.as_deref(), &|_| None)?;
+    Ok(Options { purpose: Purpose::Migrate, environment, ..options(session)? })
+}
+
 /// The machine's name as Nix writes it: `x86_64-linux`.
 fn this_system() -> Result<String> {
     let name = nix::sys::utsname::uname().context("cannot ask the kernel for its name")?;
@@ -54,7 +76,10 @@ fn archive(settings: &Settings, system: &str) -> Result<Source> {
     let given = given.map_err(|error| anyhow::anyhow!("--nix-archive-sha256: {error}"))?;
     let known = release_for(system)?;
     let Some(from) = &settings.nix_archive else {
-        anyhow::ensure!(given.is_none(), "--nix-archive-sha256 is the digest of an archive: name that with --nix-archive");
+        anyhow::ensure!(
+            given.is_none(),
+            "--nix-archive-sha256 is the digest of an archive: name that with --nix-archive"
+        );
         let Release { url, sha256, .. } = known.with_context(|| {
             format!("no release of Nix is known for {system}: give one with --nix-archive and --nix-archive-sha256")
         })?;
@@ -71,11 +96,14 @@ fn archive(settings: &Settings, system: &str) -> Result<Source> {
     let path = PathBuf::from(from);
     let context = || format!("cannot read the archive {from}");
     let path = path.canonicalize().with_context(context)?;
-    let found = Sha256Digest::of(File::open(&path).with_context(context)?, |_| Ok(())).with_context(context)?;
+    let found =
+        Sha256Digest::of(File::open(&path).with_context(context)?, |_| Ok(())).with_context(context)?;
     let from = path.to_str().context("the archive's path is not UTF-8")?.to_owned();
     match given {
         Some(given) if given == found => Ok(Source { from, sha256: found }),
-        Some(given) => anyhow::bail!("{from} is not the archive that was asked for: its SHA-256 is {found}, not {given}"),
+        Some(given) => {
+            anyhow::bail!("{from} is not the archive that was asked for: its SHA-256 is {found}, not {given}")
+        }
         None if known.is_some_and(|known| known.sha256 == found) => Ok(Source { from, sha256: found }),
         None => anyhow::bail!(
             "{from} is not the release that this program knows: when it is what you want, say so with \
@@ -88,9 +116,8 @@ fn archive(settings: &Settings, system: &str) -> Result<Source> {
 fn certificates(settings: &Settings, variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<PathBuf>> {
     let named = CERTIFICATE_VARIABLES.into_iter().filter_map(variable).find(|value| !value.is_empty());
     let Some(file) = settings.ssl_cert_file.clone().or(named.map(PathBuf::from)) else { return Ok(None) };
-    let file = file
-        .canonicalize()
-        .with_context(|| format!("cannot read the certificates in {}", file.display()))?;
+    let file =
+        file.canonicalize().with_context(|| format!("cannot read the certificates in {}", file.display()))?;
     Ok(Some(file))
 }
 
@@ -138,7 +165,10 @@ mod tests {
     #[test]
     fn no_archive_goes_without_a_digest() {
         let release = release_for("x86_64-linux").unwrap().unwrap();
-        assert_eq!(from(None, None).unwrap(), Source { from: release.url.clone(), sha256: release.sha256.clone() });
+        assert_eq!(
+            from(None, None).unwrap(),
+            Source { from: release.url.clone(), sha256: release.sha256.clone() }
+        );
         let name = release.url.rsplit('/').next().unwrap();
         let mirror = format!("https://mirror.example/{name}");
         assert_eq!(from(Some(&mirror), None).unwrap().sha256, release.sha256);
@@ -188,7 +218,11 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
             environment(&settings, found.as_deref(), &variable).unwrap(),
-            [pair("https_proxy", "http://p:1"), pair("NO_PROXY", "localhost"), pair("NIX_SSL_CERT_FILE", &path)]
+            [
+                pair("https_proxy", "http://p:1"),
+                pair("NO_PROXY", "localhost"),
+                pair("NIX_SSL_CERT_FILE", &path)
+            ]
         );
         let settings = Settings { proxy: Some("http://q:2".to_owned()), ..Settings::default() };
         let chosen = environment(&settings, None, &variable).unwrap();

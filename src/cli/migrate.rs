@@ -10,7 +10,7 @@ use super::args::MigrateArgs;
 use super::exit::Exit;
 use super::machine::{LockCheck, Survey};
 use super::runs::{RunDocument, Runner};
-use super::{Session, UsageError, require_root};
+use super::{Session, UsageError, install, require_root};
 use crate::findings::Finding;
 use crate::plan::{Options, Plan, Purpose, Step};
 
@@ -38,7 +38,7 @@ impl<'a> Document<'a> {
 }
 
 pub fn migrate(session: &Session, args: &MigrateArgs) -> Result<Exit> {
-    change(session, args, &session.plan_options()?)
+    change(session, args, &install::migrate_options(session)?)
 }
 
 /// Makes the plan for the purpose that the options name, and runs it when it is agreed to.

@@ -16,10 +16,12 @@ mod settings;
 mod table;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use console::Term;
 
 use args::{Cli, Command};
 use exit::Exit;
@@ -127,18 +129,20 @@ impl Session {
         if self.settings.yes || !self.output.can_ask() {
             return self.confirm(question);
         }
-        let prompt = format!("{question} [y/n/e: explain every step]");
+        let terminal = Term::stderr();
+        let context = "cannot ask on this terminal: give --yes to go ahead without questions";
         loop {
-            let answer: String = dialoguer::Input::new()
-                .with_prompt(&prompt)
-                .allow_empty(true)
-                .interact_text()
-                .context("cannot ask on this terminal: give --yes to go ahead without questions")?;
-            match answer.trim().to_lowercase().as_str() {
-                "y" | "yes" => return Ok(true),
-                "e" | "explain" => self.output.plan(plan),
-                "" | "n" | "no" => return Ok(false),
-                other => self.output.message(&format!("{other:?} is none of y, n and e")),
+            terminal
+                .write_str(&format!("{question} [y/n, e explains every step] "))
+                .and_then(|()| terminal.flush())
+                .context(context)?;
+            let key = terminal.read_char().context(context)?;
+            terminal.write_line(&key.escape_debug().to_string()).context(context)?;
+            match key.to_ascii_lowercase() {
+                'y' => return Ok(true),
+                'e' => self.output.plan(plan),
+                'n' | '\n' | '\r' | '\u{1b}' => return Ok(false),
+                _ => {}
             }
         }
     }

@@ -168,7 +168,10 @@ pub fn rollback(session: &Session) -> Result<Exit> {
             } else {
                 "Give back"
             };
-            Some(format!("{what} the state before run {} ({}, begun {})?", run.id, run.plan_name, run.started))
+            Some(format!(
+                "{what} the state before run {} ({}, begun {})?",
+                run.id, run.plan_name, run.started
+            ))
         },
         |engine, run| engine.roll_back(run),
     )

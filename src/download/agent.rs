@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ureq::{Agent, Proxy};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Proxy};
 
 /// Where systems keep the certificates that they trust; the first that is there counts (as in Nix's own search, and in Go's).
 const SYSTEM_CERTIFICATES: [&str; 5] = [
@@ -48,8 +48,8 @@ fn system_certificates() -> Option<PathBuf> {
 }
 
 fn trusted(file: &Path) -> Result<RootCerts> {
-    let text = std::fs::read(file)
-        .with_context(|| format!("cannot read the certificates in {}", file.display()))?;
+    let text =
+        std::fs::read(file).with_context(|| format!("cannot read the certificates in {}", file.display()))?;
     let certificates: Vec<_> = parse_pem(&text)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),

@@ -60,7 +60,8 @@ fn nothing_left(stream: &mut TcpStream, _: &[String]) {
 }
 
 fn reply(stream: &mut TcpStream, status: &str, headers: &str, length: usize, body: &[u8]) {
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{headers}Connection: close\r\n\r\n").unwrap();
+    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{headers}Connection: close\r\n\r\n")
+        .unwrap();
     stream.write_all(body).unwrap();
 }
 

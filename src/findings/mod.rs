@@ -39,6 +39,8 @@ pub struct Options {
     pub range: SubidRange,
     /// Whether Nix is to be installed, and not migrated.
     pub installing: bool,
+    /// Whether a newer Nix is brought along.
+    pub brings_nix: bool,
     /// Another run that is going on or was interrupted, in words; the journal and the lock know.
     pub another_run: Option<String>,
 }
@@ -50,6 +52,7 @@ impl Default for Options {
             nix_user: "nix".to_owned(),
             range: SubidRange::NIX_DEFAULT,
             installing: false,
+            brings_nix: false,
             another_run: None,
         }
     }

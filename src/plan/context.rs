@@ -72,8 +72,12 @@ impl Context {
             ("socket_group", text(&socket_group(facts))),
             ("tmpfiles_lines", text(&tmpfiles_lines(facts, options))),
             ("carried_over", text(&carried_over(facts, &options.environment))),
+            ("old_nix", text(&old_nix(facts))),
             ("archive_from", options.archive.as_ref().and_then(|archive| text(&archive.from))),
-            ("archive_sha256", options.archive.as_ref().and_then(|archive| text(&archive.sha256.to_string()))),
+            (
+                "archive_sha256",
+                options.archive.as_ref().and_then(|archive| text(&archive.sha256.to_string())),
+            ),
             ("archive_file", options.archive.as_ref().and_then(|archive| path(&archive_file(archive)))),
             ("certificates", options.certificates.as_deref().and_then(path)),
             ("proxy", options.proxy.as_deref().and_then(text)),
@@ -123,10 +127,17 @@ impl Context {
 const SHELL_FILES: [&str; 4] = ["/etc/bash.bashrc", "/etc/bashrc", "/etc/zsh/zshrc", "/etc/zshrc"];
 
 fn shell_files(facts: &Facts, options: &Options) -> Vec<&'static str> {
-    SHELL_FILES
-        .into_iter()
-        .filter(|path| options.change_shells && facts.owner_of(path).is_some())
-        .collect()
+    SHELL_FILES.into_iter().filter(|path| options.change_shells && facts.owner_of(path).is_some()).collect()
+}
+
+/// The Nix that is there already, by path and provider.
+fn old_nix(facts: &Facts) -> String {
+    let version =
+        |nix: &crate::facts::NixBinary| nix.version.as_ref().map(ToString::to_string).unwrap_or_default();
+    facts
+        .nix
+        .first()
+        .map_or_else(String::new, |nix| format!("{} {} ({})", nix.path.display(), version(nix), nix.provider))
 }
 
 /// Where an archive is kept until it is unpacked.

@@ -63,9 +63,10 @@ impl Plan {
     /// # Errors
     /// When the facts lack something that the plan needs.
     pub fn make(facts: &Facts, options: &Options) -> Result<Self> {
-        let name = match options.purpose {
-            Purpose::Migrate => "migrate",
-            Purpose::Install => "install",
+        let name = match (options.purpose, &options.archive) {
+            (Purpose::Migrate, None) => "migrate",
+            (Purpose::Migrate, Some(_)) => "migrate-with-nix",
+            (Purpose::Install, _) => "install",
         };
         Self::fill(template_of(name)?, &Context::new(facts, options)?)
     }
@@ -146,6 +147,7 @@ impl Plan {
 fn template_of(name: &str) -> Result<&'static str> {
     Ok(match name {
         "migrate" => include_str!("../../plans/migrate.toml"),
+        "migrate-with-nix" => include_str!("../../plans/migrate-with-nix.toml"),
         "install" => include_str!("../../plans/install.toml"),
         _ => bail!("there is no plan {name:?}"),
     })

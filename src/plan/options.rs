@@ -92,6 +92,7 @@ impl Options {
             range: wanted_range(facts, self),
             another_run,
             installing: self.purpose == Purpose::Install,
+            brings_nix: self.archive.is_some(),
         }
     }
 }

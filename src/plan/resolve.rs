@@ -50,7 +50,8 @@ fn with_included(plan: &mut Table) -> Result<Vec<Table>> {
         }
         let Some(Value::Table(stages)) = plan.get_mut("stages") else { bail!("a plan has no stages") };
         let Some(Value::Table(more)) = other.remove("stages") else { bail!("a plan has no stages") };
-        let used = |name: &str| steps.iter().any(|step| step.get("stage").and_then(Value::as_str) == Some(name));
+        let used =
+            |name: &str| steps.iter().any(|step| step.get("stage").and_then(Value::as_str) == Some(name));
         for (name, words) in more.into_iter().filter(|(name, _)| used(name)) {
             stages.entry(name).or_insert(words);
         }

@@ -9,6 +9,7 @@ mod interrupted;
 mod kill_matrix;
 mod migrate;
 mod neighbours;
+mod old_nix;
 mod reboot;
 mod rollback;
 mod target;
