@@ -6,7 +6,8 @@
 //! ```text
 //! types, system, platform -> facts -> findings ----------> plan -> engine -> cli
 //!                            reown ------------> actions --^      /
-//!                            daemon -> verify ----^      journal-^
+//!                archive, download ---------------^      journal-^
+//!                            daemon -> verify ----^
 //! ```
 //!
 //! The two privileged helpers, `nix-daemon-gate` and `nix-root-scan`, are packages of their own and share no

@@ -60,7 +60,16 @@ impl Owner<'_> {
 
     /// Takes away what was added after the row `after` and before [`Owner::mark`], in the database and in `store`, except
     /// what others refer to by now. The list is written down before the first change, so this can be called again after a crash.
-    pub fn withdraw(&self, host: &Host<'_>, key: &str, after: i64, store: &Path) -> Result<()> {
+    ///
+    /// What cannot be taken away stays, and is told: it does no harm, and a damaged database must not keep a machine from going
+    /// back.
+    pub fn withdraw(&self, host: &Host<'_>, key: &str, after: i64, store: &Path) {
+        if let Err(error) = self.try_to_withdraw(host, key, after, store) {
+            host.observer.note(&format!("store paths that came along stay where they are: {error:#}"));
+        }
+    }
+
+    fn try_to_withdraw(&self, host: &Host<'_>, key: &str, after: i64, store: &Path) -> Result<()> {
         let file = host.backups.join(format!("withdrawn-{key}.json"));
         let paths: BTreeSet<StorePath> = match kept(&file)? {
             Some(paths) => paths,

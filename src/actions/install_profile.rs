@@ -100,7 +100,8 @@ impl Act for InstallProfile {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("{} cannot give back {}: {}", self.user, show(&self.profile), said.trim());
         }
-        self.owner().withdraw(host, KEY, was.last_row, &self.store)
+        self.owner().withdraw(host, KEY, was.last_row, &self.store);
+        Ok(())
     }
 }
 

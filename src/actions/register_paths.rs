@@ -79,7 +79,8 @@ impl Act for RegisterPaths {
     }
 
     fn undo(&self, host: &Host<'_>, after: &i64) -> Result<()> {
-        self.owner().withdraw(host, KEY, *after, &self.store)
+        self.owner().withdraw(host, KEY, *after, &self.store);
+        Ok(())
     }
 }
 

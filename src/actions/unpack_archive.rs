@@ -191,10 +191,15 @@ impl Act for UnpackArchive {
         let Some(unpacked) = Unpacked::load(host)? else { return Ok(()) };
         // What the database still knows is needed by what was built since.
         let owner = Owner { user: &self.user, group: &self.group };
-        for path in owner.unknown(&unpacked.new)? {
-            remove_tree(&self.store.join(path.base_name()))?;
+        match owner.unknown(&unpacked.new) {
+            Ok(unknown) => {
+                unknown.iter().try_for_each(|path| remove_tree(&self.store.join(path.base_name())))
+            }
+            Err(error) => {
+                host.observer.note(&format!("store paths that came along stay where they are: {error:#}"));
+                Ok(())
+            }
         }
-        Ok(())
     }
 }
 

@@ -16,7 +16,6 @@ mod settings;
 mod table;
 mod verify;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};

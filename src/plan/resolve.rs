@@ -20,6 +20,11 @@ pub fn resolve(text: &str, context: &Context) -> Result<Table> {
         let steps = resolve_step(step, context).with_context(|| format!("in the plan's step {id}"))?;
         filled.extend(steps.into_iter().map(Value::Table));
     }
+    if let Some(Value::Table(stages)) = plan.get_mut("stages") {
+        stages.retain(|name, _| {
+            filled.iter().any(|step| step.get("stage").and_then(Value::as_str) == Some(name))
+        });
+    }
     plan.insert("step".to_owned(), Value::Array(filled));
     Ok(plan)
 }

@@ -157,8 +157,6 @@ fn the_range_keeps_clear_of_everybody_elses() {
     );
 }
 
-/// Undoing goes backwards, and a machine may restart between any two steps: while anything changes hands, in either
-/// direction, the old and the new daemon must be masked and stopped.
 #[test]
 fn what_was_chosen_is_in_an_installation_and_what_was_declined_is_not() {
     let plans = plans();
@@ -175,6 +173,8 @@ fn what_was_chosen_is_in_an_installation_and_what_was_declined_is_not() {
     assert!(at("keep-stopped-for-rollback") < at("write-daemon-socket"), "units come last, and go first");
 }
 
+/// Undoing goes backwards, and a machine may restart between any two steps: while anything changes hands, in either
+/// direction, the old and the new daemon must be masked and stopped.
 #[test]
 fn nothing_can_run_while_anything_changes_hands() {
     let plan = plan();
