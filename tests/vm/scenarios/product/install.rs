@@ -150,7 +150,7 @@ fn an_archive_that_is_not_right_changes_nothing() -> Result<()> {
     machine.root("cp nix.tar absolute.tar; tar -P -rf absolute.tar /etc/hostname")?;
     machine.root("ln -s /etc/shadow out; cp nix.tar link.tar")?;
     machine.root(
-        "top=$(tar -tf nix.tar | head -1); path=$(tar -tf nix.tar | grep /store/ | sed -n 2p); \
+        "path=$(tar -tf nix.tar | grep /store/ | sed -n 2p); \
          tar --transform \"s,^out,${path%/}/out,\" -rf link.tar out; head -c 9000000 nix.tar >cut.tar; echo html >no.tar",
     )?;
     let before = Manifest::take(&machine)?;
