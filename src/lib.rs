@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! types, system, platform -> facts -> findings ----------> plan -> engine -> cli
+//!                            remains ----------> actions --^
 //!                            reown ------------> actions --^      /
 //!                archive, download ---------------^      journal-^
 //!                            daemon -> verify ----^
@@ -24,6 +25,7 @@ pub mod findings;
 pub mod journal;
 pub mod plan;
 pub mod platform;
+pub mod remains;
 pub mod reown;
 pub mod system;
 pub mod types;

@@ -28,7 +28,14 @@ const PROXY_VARIABLES: [&str; 8] = [
 const CERTIFICATE_VARIABLES: [&str; 3] = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"];
 
 pub fn install(session: &Session, args: &MigrateArgs) -> Result<Exit> {
-    migrate::change(session, args, &options(session)?)
+    let options = options(session)?;
+    let exit = migrate::change(session, args, &options)?;
+    if exit == Exit::Done && !options.start && !args.dry_run {
+        session.output.message(
+            "nothing was started or verified: the daemon starts with the next boot; run nix-unroot verify then",
+        );
+    }
+    Ok(exit)
 }
 
 /// The plan's options for an installation.

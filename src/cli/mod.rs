@@ -1,6 +1,7 @@
 //! The command line: parses, calls, prints.
 
 mod args;
+mod conflicts;
 mod exit;
 mod history;
 mod inspect;
@@ -14,6 +15,7 @@ mod roots;
 mod runs;
 mod settings;
 mod table;
+mod uninstall;
 mod verify;
 
 use std::process::ExitCode;
@@ -75,8 +77,9 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Install(args) => install::install(session, args),
         Command::Verify => verify::verify(session),
         Command::Roots(args) => roots::roots(session, args),
+        Command::Uninstall(args) => uninstall::uninstall(session, args),
         Command::Resume => runs::resume(session),
-        Command::Rollback => runs::rollback(session),
+        Command::Rollback(args) => runs::rollback(session, args),
         Command::History { run } => history::history(session, *run),
     }
 }

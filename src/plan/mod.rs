@@ -8,6 +8,7 @@ mod context;
 mod options;
 mod range;
 mod resolve;
+mod uninstall;
 
 use std::collections::BTreeMap;
 
@@ -18,9 +19,11 @@ use sha2::{Digest, Sha256};
 pub use context::Context;
 pub use options::{Options, Purpose};
 pub use range::build_range;
+pub use uninstall::Uninstall;
 
 use crate::actions::Action;
 use crate::facts::Facts;
+use crate::remains::Remains;
 
 /// The version of the form of a filled-in plan.
 const FORMAT: u32 = 1;
@@ -34,6 +37,12 @@ pub struct Plan {
     pub name: String,
     /// What it does, in a line.
     pub summary: String,
+    /// What is said when it is done.
+    #[serde(default)]
+    pub done: String,
+    /// Whether another run may begin when this one is done, without a rollback of it.
+    #[serde(default)]
+    pub ends_here: bool,
     /// SHA-256 of the facts and options that it was made from, to tell plans apart.
     pub made_from: String,
     /// Groups of steps, by name, in words for people.
@@ -69,6 +78,14 @@ impl Plan {
             (Purpose::Install, _) => "install",
         };
         Self::fill(template_of(name)?, &Context::new(facts, options)?)
+    }
+
+    /// The plan that removes Nix from the machine on which `remains` were found.
+    ///
+    /// # Errors
+    /// Never for a plan of this version's own.
+    pub fn uninstall(remains: &Remains, wanted: &Uninstall) -> Result<Self> {
+        Self::fill(include_str!("../../plans/uninstall.toml"), &Context::of_remains(remains, wanted)?)
     }
 
     fn fill(template: &str, context: &Context) -> Result<Self> {
@@ -110,6 +127,11 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Whether the run can be undone to its end.
+    pub fn is_undoable(&self) -> bool {
+        !self.steps.iter().any(|step| step.action.is_irrevocable())
     }
 
     /// The groups of steps in their order, each with its words and the number of its steps.

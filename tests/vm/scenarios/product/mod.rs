@@ -2,18 +2,34 @@
 
 mod attacks;
 mod builds;
+mod churn;
 mod collect;
+mod doubts;
 mod dry_run;
+mod faults;
+mod hardening;
+mod hostile;
 mod install;
 mod interrupted;
+mod interrupted;
+mod kill_matrix;
 mod kill_matrix;
 mod migrate;
+mod migrate;
+mod moved_on;
+mod namespace;
 mod neighbours;
 mod old_nix;
 mod reboot;
+mod remote_builder;
 mod rollback;
+mod scan_speed;
+mod scanner;
+mod superset;
 mod target;
 mod trust;
+mod two_at_once;
+mod uninstall;
 mod virtual_machine;
 
 use crate::harness::layout::Layout;
