@@ -3,12 +3,12 @@
 use super::interrupted::killed_at;
 use super::kill_matrix::instants;
 use super::target::{assert_nothing_of_root, subuids};
+use crate::harness::cache::Cached;
 use crate::harness::layout::archive;
 use crate::harness::machine::Machine;
 use crate::harness::manifest::Manifest;
 use crate::harness::{image, product};
 use anyhow::{Result, ensure};
-use std::path::Path;
 
 /// Where the archive lies in a machine.
 pub const ARCHIVE: &str = "/root/nix.tar";
@@ -16,8 +16,10 @@ pub const ARCHIVE: &str = "/root/nix.tar";
 const SAMPLES: usize = 6;
 
 /// A booted machine made of a base tree, with a user, the programs under test and an archive.
-pub fn machine_of(base: &Path, test: &str) -> Result<Machine> {
+pub fn machine_of(base: Cached, test: &str) -> Result<Machine> {
     let mut machine = Machine::copy_of(&base.join("tree"), test)?;
+    // The archive may have to be made from it.
+    drop(base);
     product::install(&machine)?;
     machine.install_file(&archive::cached()?.file(), ARCHIVE, "0644")?;
     machine.boot()?;
@@ -28,7 +30,7 @@ pub fn machine_of(base: &Path, test: &str) -> Result<Machine> {
 }
 
 fn clean(test: &str) -> Result<Machine> {
-    machine_of(&image::without_nix()?, test)
+    machine_of(image::without_nix()?, test)
 }
 
 /// The words that name the archive and its digest.
@@ -176,7 +178,7 @@ fn named(machine: &Machine, path: &str) -> Result<String> {
 
 #[test]
 fn nothing_is_installed_beside_another_nix() -> Result<()> {
-    let machine = machine_of(&image::with_debian_nix()?, "install-beside")?;
+    let machine = machine_of(image::with_debian_nix()?, "install-beside")?;
     let before = Manifest::take(&machine)?;
     let refused = product::run(&machine, &format!("install --yes {}", from_archive(&machine)?))?.exits(3)?;
     ensure!(refused.stdout.contains("nix-present") && refused.stdout.contains("migrate"), "{refused}");

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 #[test]
 fn an_old_nix_is_migrated_with_a_newer_one_and_comes_back() -> Result<()> {
-    let machine = machine_of(&image::with_old_nix()?, "old-nix")?;
+    let machine = machine_of(image::with_old_nix()?, "old-nix")?;
     let (kept, _) = build_as_alice(&machine, "before")?;
     machine.user("alice", &format!("nix-store --realise {kept} --add-root ~/result"))?;
     let old = machine.user("alice", "nix --version")?;
