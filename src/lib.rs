@@ -7,15 +7,18 @@
 //! types, system, platform -> facts -> findings ----------> plan -> engine -> cli
 //!                            remains ----------> actions --^
 //!                            reown ------------> actions --^      /
-//!                            daemon -> verify ----^      journal-^
+//!                archive, download ---------------^      journal-^
+//!                            daemon -> verify ----^
 //! ```
 //!
 //! The two privileged helpers, `nix-daemon-gate` and `nix-root-scan`, are packages of their own and share no
 //! code with this one, so that each can be audited alone.
 
 pub mod actions;
+pub mod archive;
 pub mod cli;
 pub mod daemon;
+pub mod download;
 pub mod engine;
 pub mod facts;
 pub mod findings;

@@ -5,7 +5,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -83,12 +82,8 @@ pub struct HandOverDatabase {
 
 impl HandOverDatabase {
     fn check_as_owner(&self) -> Result<()> {
-        // /proc/self/exe leads to this program also for a user who cannot enter the directory it lies in.
-        let output = command::clean("/proc/self/exe")
-            .arg("internal-check-database")
+        let output = command::own_child("internal-check-database", uid_of(&self.user)?, gid_of(&self.group)?)
             .arg(&self.path)
-            .uid(uid_of(&self.user)?)
-            .gid(gid_of(&self.group)?)
             .output()
             .context("cannot start the child that checks the database")?;
         if !output.status.success() {

@@ -8,6 +8,7 @@
 //! - `undo` gives back what was captured, and is right also when `apply` never began.
 
 mod acl_entry;
+mod added_paths;
 mod append_block;
 pub mod conflict;
 mod create_directory;
@@ -17,7 +18,10 @@ mod database;
 mod delete_tree;
 mod drain;
 mod edit;
+mod fetch_archive;
 mod file_state;
+mod forget_archive;
+mod install_profile;
 mod install_program;
 mod keep_files;
 mod keep_stopped;
@@ -25,6 +29,7 @@ mod load_apparmor_profile;
 mod purge_home;
 mod purge_packages;
 mod put_symlink;
+mod register_paths;
 mod reload_units;
 mod remove_accounts;
 mod remove_block;
@@ -35,6 +40,7 @@ mod set_owner;
 mod start_units;
 mod stop_units;
 mod subid_line;
+mod unpack_archive;
 mod verify;
 mod write_file;
 
@@ -199,6 +205,16 @@ actions! {
     "subid-line" => SubidLine(subid_line::SubidLine),
     /// A directory.
     "create-directory" => CreateDirectory(create_directory::CreateDirectory),
+    /// A binary archive of Nix is fetched, and its digest compared.
+    "fetch-archive" => FetchArchive(fetch_archive::FetchArchive),
+    /// The archive's store paths come into the store.
+    "unpack-archive" => UnpackArchive(unpack_archive::UnpackArchive),
+    /// Nix's database gets to know them.
+    "register-paths" => RegisterPaths(register_paths::RegisterPaths),
+    /// The archive's Nix comes into a profile.
+    "install-profile" => InstallProfile(install_profile::InstallProfile),
+    /// The fetched archive is removed.
+    "forget-archive" => ForgetArchive(forget_archive::ForgetArchive),
     /// A copy of a program.
     "install-program" => InstallProgram(install_program::InstallProgram),
     /// A file with a given text.
@@ -250,7 +266,9 @@ fn irrevocable(what: &str) -> Result<()> {
     bail!("this cannot be undone once it has begun ({what}): nix-unroot resume finishes it")
 }
 
+pub use added_paths::{COMMAND as ADDED_PATHS_COMMAND, child_main as added_paths_child_main};
 pub use database::child_main as database_child_main;
+pub use install_profile::{COMMAND as PROFILE_COMMAND, child_main as profile_child_main};
 
 fn to_journal(before: &impl Serialize) -> Result<String> {
     serde_json::to_string(before).context("cannot write down what was there")

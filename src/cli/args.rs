@@ -42,7 +42,7 @@ pub struct Common {
 pub enum Command {
     /// Shows what is installed here, and what stands in the way; changes nothing
     Inspect,
-    /// Prints the plan of a migration; changes nothing
+    /// Prints the plan of a migration, or of an installation where there is no Nix; changes nothing
     Plan {
         /// The form of the plan
         #[arg(long, value_enum, default_value_t = PlanFormat::Toml)]
@@ -50,6 +50,8 @@ pub enum Command {
     },
     /// Hands a root-owned Nix to an unprivileged user
     Migrate(MigrateArgs),
+    /// Installs an unprivileged Nix on a machine that has none
+    Install(MigrateArgs),
     /// Proves the finished state on the live machine: owner, build uid, trust, GC roots
     Verify,
     /// Lists what keeps store paths alive: processes, links, and links that are remembered while they cannot be seen

@@ -7,8 +7,8 @@ use super::Session;
 use super::args::PlanFormat;
 use super::exit::Exit;
 use super::machine::{LockCheck, Survey};
-use super::table;
-use crate::facts::Facts;
+use super::{install, table};
+use crate::facts::{Facts, Flavour};
 use crate::findings::Finding;
 
 /// Version of the document of `inspect --json`; fields may be added without a new one.
@@ -34,8 +34,12 @@ pub fn inspect(session: &Session) -> Result<Exit> {
 }
 
 pub fn plan(session: &Session, format: PlanFormat) -> Result<Exit> {
-    let options = session.plan_options()?;
-    let survey = Survey::take(&options, LockCheck::Wanted)?;
+    let mut options = install::migrate_options(session)?;
+    let mut survey = Survey::take(&options, LockCheck::Wanted)?;
+    if survey.facts.flavour == Flavour::None {
+        options = install::options(session)?;
+        survey = Survey::take(&options, LockCheck::Wanted)?;
+    }
     if survey.is_migrated() {
         session.output.message("this machine is migrated already: there is nothing to plan");
         return Ok(Exit::Done);

@@ -17,6 +17,9 @@ pub fn run(args: &[OsString]) -> Option<ExitCode> {
                 1
             }
         },
+        (crate::actions::ADDED_PATHS_COMMAND, args) => crate::actions::added_paths_child_main(args),
+        (crate::actions::PROFILE_COMMAND, args) => crate::actions::profile_child_main(args),
+        (crate::archive::UNPACK_COMMAND, args) => crate::archive::child_main(args),
         (crate::verify::HANDSHAKE_COMMAND, args) => crate::verify::handshake_child_main(args),
         (name, args) => crate::facts::child_main(name, args)?,
     };

@@ -1,4 +1,4 @@
-//! What `inspect`, `plan` and `migrate` find out before anything else.
+//! What `inspect`, `plan`, `migrate` and `install` find out before anything else.
 
 use std::path::Path;
 
@@ -53,7 +53,7 @@ impl Survey {
     /// # Errors
     /// When the facts are not enough for one.
     pub fn plan(&self, options: &Options) -> Result<Plan> {
-        Plan::migrate(&self.facts, options)
+        Plan::make(&self.facts, options)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `migrate`.
+//! `migrate`, and what `install` does in the same way: look, show, ask, look again, run.
 
 use std::fs;
 use std::path::Path;
@@ -10,9 +10,9 @@ use super::args::MigrateArgs;
 use super::exit::Exit;
 use super::machine::{LockCheck, Survey};
 use super::runs::{RunDocument, Runner};
-use super::{Session, UsageError, require_root};
+use super::{Session, UsageError, install, require_root};
 use crate::findings::Finding;
-use crate::plan::{Options, Plan, Step};
+use crate::plan::{Options, Plan, Purpose, Step};
 
 /// The document of `migrate --dry-run --json`, and of a migration that is blocked.
 #[derive(Serialize)]
@@ -38,12 +38,25 @@ impl<'a> Document<'a> {
 }
 
 pub fn migrate(session: &Session, args: &MigrateArgs) -> Result<Exit> {
-    let options = session.plan_options()?;
+    change(session, args, &install::migrate_options(session)?)
+}
+
+/// Makes the plan for the purpose that the options name, and runs it when it is agreed to.
+pub fn change(session: &Session, args: &MigrateArgs, options: &Options) -> Result<Exit> {
     if args.dry_run {
-        return dry_run(session, args, &options);
+        return dry_run(session, args, options);
     }
-    require_root("migrating")?;
-    let survey = Survey::take(&options, LockCheck::Wanted)?;
+    let question = match options.purpose {
+        Purpose::Migrate => {
+            require_root("migrating")?;
+            "Migrate this machine?"
+        }
+        Purpose::Install => {
+            require_root("installing")?;
+            "Install Nix on this machine?"
+        }
+    };
+    let survey = Survey::take(options, LockCheck::Wanted)?;
     if survey.is_migrated() {
         session.output.message("nothing to do: Nix runs unprivileged here already");
         session.output.document(&RunDocument::nothing())?;
@@ -53,13 +66,13 @@ pub fn migrate(session: &Session, args: &MigrateArgs) -> Result<Exit> {
     if survey.is_blocked() {
         return blocked(session, &survey);
     }
-    let plan = chosen_plan(args, &survey, &options)?;
+    let plan = chosen_plan(args, &survey, options)?;
     session.output.plan_in_short(&plan);
-    if !session.confirm("Migrate this machine?")? {
+    if !session.confirm_plan(question, &plan)? {
         session.output.message("nothing was changed");
         return Ok(Exit::Failed);
     }
-    begin(session, args, &options, &plan)
+    begin(session, args, options, &plan)
 }
 
 /// Takes the lock and looks once more: what was agreed to must still hold when the first step begins.

@@ -5,6 +5,7 @@ mod conflicts;
 mod exit;
 mod history;
 mod inspect;
+mod install;
 mod internal;
 mod machine;
 mod migrate;
@@ -21,13 +22,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use console::Term;
 
 use args::{Cli, Command};
 use exit::Exit;
 use output::Output;
 use settings::Settings;
 
-use crate::plan::Options;
+use crate::plan::{Options, Plan};
 
 /// What every command gets.
 struct Session {
@@ -72,6 +74,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Inspect => inspect::inspect(session),
         Command::Plan { format } => inspect::plan(session, *format),
         Command::Migrate(args) => migrate::migrate(session, args),
+        Command::Install(args) => install::install(session, args),
         Command::Verify => verify::verify(session),
         Command::Roots(args) => roots::roots(session, args),
         Command::Uninstall(args) => uninstall::uninstall(session, args),
@@ -121,6 +124,29 @@ impl Session {
             .default(false)
             .interact()
             .context("cannot ask on this terminal: give --yes to go ahead without questions")
+    }
+
+    /// The same for a plan, which is shown in full on request.
+    fn confirm_plan(&self, question: &str, plan: &Plan) -> Result<bool> {
+        if self.settings.yes || !self.output.can_ask() {
+            return self.confirm(question);
+        }
+        let terminal = Term::stderr();
+        let context = "cannot ask on this terminal: give --yes to go ahead without questions";
+        loop {
+            terminal
+                .write_str(&format!("{question} [y/n, e explains every step] "))
+                .and_then(|()| terminal.flush())
+                .context(context)?;
+            let key = terminal.read_char().context(context)?;
+            terminal.write_line(&key.escape_debug().to_string()).context(context)?;
+            match key.to_ascii_lowercase() {
+                'y' => return Ok(true),
+                'e' => self.output.plan(plan),
+                'n' | '\n' | '\r' | '\u{1b}' => return Ok(false),
+                _ => {}
+            }
+        }
     }
 }
 

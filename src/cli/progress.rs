@@ -52,7 +52,13 @@ impl Observer for Progress {
     }
 
     fn advance(&self, done: u64, total: u64, unit: &str) {
-        if total > 0 {
+        if unit == "bytes" && total > 0 {
+            self.bar.set_length(total.max(done));
+            self.show(
+                "  {spinner} {msg} [{bar:30}] {bytes}/{total_bytes} ({bytes_per_sec}, {eta})",
+                self.bar.message(),
+            );
+        } else if total > 0 {
             self.bar.set_length(total.max(done));
             self.show("  {spinner} {msg} [{bar:30}] {pos}/{len} {prefix} ({per_sec})", self.bar.message());
         } else {

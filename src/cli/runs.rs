@@ -135,6 +135,9 @@ impl Runner {
     }
 }
 
+/// The name of the plan that made `/nix`.
+const INSTALL: &str = "install";
+
 fn backups() -> PathBuf {
     Path::new(paths::STATE_DIR).join("backups")
 }
@@ -193,8 +196,16 @@ pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
         session,
         "there is no run to roll back: nothing to do",
         |run| {
+            let what = if run.plan_name == INSTALL && run.state == RunState::Applied {
+                session.output.message(
+                    "this removes Nix and its whole store with all that was built since, for every user of this machine",
+                );
+                "Delete /nix, and give back"
+            } else {
+                "Give back"
+            };
             Some(format!(
-                "Give back the state before run {} ({}, begun {})?",
+                "{what} the state before run {} ({}, begun {})?",
                 run.id, run.plan_name, run.started
             ))
         },

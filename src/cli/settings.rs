@@ -39,6 +39,27 @@ pub struct Settings {
     /// How many uids and gids builds get: a multiple of 65536 [default: 8388608]
     #[arg(long, global = true, value_name = "COUNT", env = "NIX_UNROOT_SUBID_COUNT")]
     pub subid_count: Option<u32>,
+    /// Binary archive of Nix to install, a file or a URL [default: the release that this program knows]
+    #[arg(long, global = true, value_name = "FILE|URL", env = "NIX_UNROOT_NIX_ARCHIVE")]
+    pub nix_archive: Option<String>,
+    /// SHA-256 of that archive, in hexadecimal; not needed for the release that this program knows
+    #[arg(long, global = true, value_name = "HEX", env = "NIX_UNROOT_NIX_ARCHIVE_SHA256")]
+    pub nix_archive_sha256: Option<String>,
+    /// Proxy to fetch through, also for the daemon [default: that of http_proxy, https_proxy, ... in the environment]
+    #[arg(long, global = true, value_name = "URL", env = "NIX_UNROOT_PROXY")]
+    pub proxy: Option<String>,
+    /// PEM file of certificates to trust, also for the daemon [default: the system's, or NIX_SSL_CERT_FILE]
+    #[arg(long, global = true, value_name = "FILE", env = "NIX_UNROOT_SSL_CERT_FILE")]
+    pub ssl_cert_file: Option<PathBuf>,
+    /// With install: lines for nix.conf
+    #[arg(long, global = true, value_name = "LINES", env = "NIX_UNROOT_EXTRA_CONF")]
+    pub extra_conf: Option<String>,
+    /// With install: leaves the files of shells alone
+    #[arg(long, global = true, env = "NIX_UNROOT_NO_SHELL_CHANGES", value_parser = BoolishValueParser::new())]
+    pub no_shell_changes: bool,
+    /// With install: enables the daemon without starting it, so nothing is verified
+    #[arg(long, global = true, env = "NIX_UNROOT_NO_START", value_parser = BoolishValueParser::new())]
+    pub no_start: bool,
     /// How long running builds are waited for, in seconds [default: 300]
     #[arg(long, global = true, value_name = "SECONDS", env = "NIX_UNROOT_DRAIN_TIMEOUT")]
     pub drain_timeout: Option<u64>,
@@ -75,6 +96,13 @@ impl Settings {
             nix_gid: self.nix_gid.or(other.nix_gid),
             subid_start: self.subid_start.or(other.subid_start),
             subid_count: self.subid_count.or(other.subid_count),
+            nix_archive: self.nix_archive.or(other.nix_archive),
+            nix_archive_sha256: self.nix_archive_sha256.or(other.nix_archive_sha256),
+            proxy: self.proxy.or(other.proxy),
+            ssl_cert_file: self.ssl_cert_file.or(other.ssl_cert_file),
+            extra_conf: self.extra_conf.or(other.extra_conf),
+            no_shell_changes: self.no_shell_changes || other.no_shell_changes,
+            no_start: self.no_start || other.no_start,
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             helpers: self.helpers.or(other.helpers),
         }
@@ -99,6 +127,9 @@ impl Settings {
             nix_uid: self.nix_uid,
             nix_gid: self.nix_gid,
             subid_range: self.subid_range()?,
+            extra_conf: self.extra_conf.clone().filter(|lines| !lines.trim().is_empty()),
+            change_shells: !self.no_shell_changes,
+            start: !self.no_start,
             drain_timeout: self.drain_timeout.unwrap_or(defaults.drain_timeout),
             program,
             helpers,

@@ -6,7 +6,7 @@ use super::reader::Reader;
 use super::{ConfFile, PathOwner, nix_conf};
 
 /// The frame around Nix's files.
-const FRAME: [&str; 13] = [
+const FRAME: [&str; 17] = [
     "/nix",
     "/nix/store",
     "/nix/var",
@@ -20,6 +20,10 @@ const FRAME: [&str; 13] = [
     "/etc/nix",
     "/etc/nix/nix.conf",
     "/etc/tmpfiles.d/nix-daemon.conf",
+    "/etc/bash.bashrc",
+    "/etc/bashrc",
+    "/etc/zsh/zshrc",
+    "/etc/zshrc",
 ];
 
 /// Files that only count because the daemon, as root, reads them.

@@ -48,6 +48,7 @@ pub(super) const CHECKS: &[Check] = &[
         title: "nobody can tell who installed this Nix",
         see: unknown,
     },
+    Check { key: "nix-present", severity: Blocker, title: "there is a Nix here already", see: present },
     Check { key: "nix-missing", severity: Blocker, title: "there is no Nix to migrate", see: missing },
 ];
 
@@ -129,11 +130,21 @@ fn unknown(facts: &Facts, _: &Options) -> Option<Seen> {
     )
 }
 
-fn missing(facts: &Facts, _: &Options) -> Option<Seen> {
-    is(facts, &Flavour::None)?;
+fn present(facts: &Facts, options: &Options) -> Option<Seen> {
+    let migrated = facts.flavour == Flavour::Unprivileged;
+    (options.installing && facts.flavour != Flavour::None && !migrated).then(|| {
+        Seen::new(first_binary(facts))
+            .remedy("nix-unroot migrate takes over what is here; nothing is installed beside it")
+            .command(&["nix-unroot", "migrate", "--dry-run"])
+    })
+}
+
+fn missing(facts: &Facts, options: &Options) -> Option<Seen> {
+    is(facts, &Flavour::None).filter(|()| !options.installing)?;
     Some(
         Seen::new("neither /nix/store nor a nix-daemon is here")
-            .remedy("install a multi-user Nix 2.34 or newer first, from your distribution or from nixos.org"),
+            .remedy("install one, unprivileged from the beginning")
+            .command(&["nix-unroot", "install"]),
     )
 }
 

@@ -37,6 +37,10 @@ pub struct Options {
     pub nix_user: String,
     /// The range of build ids that is wanted.
     pub range: SubidRange,
+    /// Whether Nix is to be installed, and not migrated.
+    pub installing: bool,
+    /// Whether a newer Nix is brought along.
+    pub brings_nix: bool,
     /// Another run that is going on or was interrupted, in words; the journal and the lock know.
     pub another_run: Option<String>,
 }
@@ -47,6 +51,8 @@ impl Default for Options {
             drain_timeout_seconds: 600,
             nix_user: "nix".to_owned(),
             range: SubidRange::NIX_DEFAULT,
+            installing: false,
+            brings_nix: false,
             another_run: None,
         }
     }

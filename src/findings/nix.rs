@@ -26,22 +26,22 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-fn too_old(facts: &Facts, _: &Options) -> Option<Seen> {
-    let (binary, version) = daemon(facts)?;
+fn too_old(facts: &Facts, options: &Options) -> Option<Seen> {
+    let (binary, version) = daemon(facts, options)?;
     let old = !version?.at_least(NixVersion::FIRST_WITH_ROOTS_DAEMON);
-    old.then(|| upgrade(facts, binary, "upgrade Nix to 2.34.7 or newer, then migrate"))
+    old.then(|| upgrade(facts, binary, "upgrade Nix to 2.34.7 or newer, then migrate; or bring a newer one along with migrate --nix-archive FILE"))
 }
 
-fn vulnerable(facts: &Facts, _: &Options) -> Option<Seen> {
-    let (binary, version) = daemon(facts)?;
+fn vulnerable(facts: &Facts, options: &Options) -> Option<Seen> {
+    let (binary, version) = daemon(facts, options)?;
     let version = version?;
     let bad = version.at_least(NixVersion::FIRST_WITH_ROOTS_DAEMON)
         && !version.at_least(NixVersion::FIRST_WITHOUT_CVE_2026_44028);
     bad.then(|| upgrade(facts, binary, "upgrade Nix to 2.34.7 or newer"))
 }
 
-fn version_unknown(facts: &Facts, _: &Options) -> Option<Seen> {
-    let (binary, version) = daemon(facts)?;
+fn version_unknown(facts: &Facts, options: &Options) -> Option<Seen> {
+    let (binary, version) = daemon(facts, options)?;
     version.is_none().then(|| {
         Seen::new(format!("{} tells no version that can be read", binary.real_path.display()))
             .remedy("see what `--version` of that program says; 2.34 or newer is needed")
@@ -49,11 +49,12 @@ fn version_unknown(facts: &Facts, _: &Options) -> Option<Seen> {
     })
 }
 
-/// The Nix that the daemon runs, where its version means something: forks count otherwise.
-fn daemon(facts: &Facts) -> Option<(&NixBinary, Option<&NixVersion>)> {
+/// The Nix that the daemon will run, where its version means something: forks count otherwise, and where a newer Nix is
+/// brought along, the one that is there does not matter.
+fn daemon<'f>(facts: &'f Facts, options: &Options) -> Option<(&'f NixBinary, Option<&'f NixVersion>)> {
     let upstream = !matches!(facts.flavour, Flavour::Lix | Flavour::DeterminateNix | Flavour::None);
     let binary = facts.nix.iter().find(|nix| nix.runs_daemon).or_else(|| facts.nix.first())?;
-    upstream.then_some((binary, binary.version.as_ref()))
+    (upstream && !options.brings_nix).then_some((binary, binary.version.as_ref()))
 }
 
 fn upgrade(facts: &Facts, binary: &NixBinary, remedy: &str) -> Seen {

@@ -6,8 +6,9 @@ use crate::facts::Facts;
 const KEPT: [&str; 5] = ["Environment", "EnvironmentFile", "PassEnvironment", "UnsetEnvironment", "Nice"];
 const KEPT_PREFIXES: [&str; 8] = ["Limit", "CPU", "IO", "Memory", "Tasks", "OOM", "Slice", "Allowed"];
 
-/// The lines of drop-ins of `nix-daemon.service` that go into the new unit, with the file that each came from.
-pub fn carried_over(facts: &Facts) -> String {
+/// The lines of drop-ins of `nix-daemon.service` that go into the new unit, with the file that each came from, and what
+/// the daemon's environment gets besides.
+pub fn carried_over(facts: &Facts, environment: &[(String, String)]) -> String {
     let drop_ins = facts
         .units
         .iter()
@@ -20,7 +21,15 @@ pub fn carried_over(facts: &Facts) -> String {
             text.push_str(&format!("# from {}\n{}\n", drop_in.path.display(), lines.join("\n")));
         }
     }
+    for (name, value) in environment {
+        text.push_str(&format!("Environment=\"{name}={}\"\n", escaped(value)));
+    }
     text
+}
+
+/// A value between double quotes in a unit: systemd.syntax(7) for quotes and backslashes, and `%` begins a specifier.
+fn escaped(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', "\\\"").replace('%', "%%")
 }
 
 /// The lines of the `[Service]` section, continued lines joined with their backslash and newline kept.

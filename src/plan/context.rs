@@ -1,6 +1,7 @@
 //! The values that a plan's template is filled in with.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use toml::Value;
@@ -8,6 +9,7 @@ use toml::Value;
 use super::carried_over::carried_over;
 use super::options::Options;
 use super::range::build_range;
+use crate::archive::Source;
 use crate::facts::{Facts, Unsandboxed};
 use crate::platform::paths;
 
@@ -25,7 +27,11 @@ impl Context {
     pub fn new(facts: &Facts, options: &Options) -> Result<Self> {
         let range = build_range(facts, options)
             .context("no range of build uids is free: name one with --subid-start and --subid-count")?;
-        let daemon = facts.nix.first().context("no Nix was found on this machine: install one first")?;
+        let daemon = match (&options.archive, facts.nix.first()) {
+            (Some(_), _) => PathBuf::from(paths::DEFAULT_PROFILE).join("bin/nix-daemon"),
+            (None, Some(found)) => found.path.clone(),
+            (None, None) => bail!("no Nix was found on this machine: nix-unroot install brings one"),
+        };
         let text = |text: &str| Some(Value::String(text.to_owned()));
         let number = |number: u32| Some(Value::Integer(number.into()));
         let path = |path: &std::path::Path| Some(Value::String(path.to_string_lossy().into_owned()));
@@ -50,7 +56,7 @@ impl Context {
             ("libexec_dir", text(paths::LIBEXEC_DIR)),
             ("libexec_dirs", list(&["/usr/local/sbin", "/usr/local/libexec", paths::LIBEXEC_DIR])),
             ("home_dir", text(paths::DAEMON_HOME)),
-            ("nix_daemon", path(&daemon.path)),
+            ("nix_daemon", path(&daemon)),
             ("nix_conf", text(paths::NIX_CONF)),
             ("build_group", text(facts.build_users.group.as_deref().unwrap_or("nixbld"))),
             ("build_uids", Some(Value::Array(build_uids))),
@@ -67,7 +73,21 @@ impl Context {
             ("socket_user", text("root")),
             ("socket_group", text(&socket_group(facts))),
             ("tmpfiles_lines", text(&tmpfiles_lines(facts, options))),
-            ("carried_over", text(&carried_over(facts))),
+            ("carried_over", text(&carried_over(facts, &options.environment))),
+            ("old_nix", text(&old_nix(facts))),
+            ("archive_from", options.archive.as_ref().and_then(|archive| text(&archive.from))),
+            (
+                "archive_sha256",
+                options.archive.as_ref().and_then(|archive| text(&archive.sha256.to_string())),
+            ),
+            ("archive_file", options.archive.as_ref().and_then(|archive| path(&archive_file(archive)))),
+            ("certificates", options.certificates.as_deref().and_then(path)),
+            ("proxy", options.proxy.as_deref().and_then(text)),
+            ("extra_conf", options.extra_conf.as_deref().and_then(text)),
+            ("change_shells", options.change_shells.then_some(Value::Boolean(true))),
+            ("fish_dirs", list(if options.change_shells { &["/etc/fish", "/etc/fish/conf.d"] } else { &[] })),
+            ("shell_files", list(&shell_files(facts, options))),
+            ("start", options.start.then_some(Value::Boolean(true))),
             ("gate_capabilities", text(gate_capabilities(facts))),
             ("call_architectures", text(call_architectures(&facts.os.arch))),
             ("apparmor", facts.user_namespaces.apparmor_restricted.then_some(Value::Boolean(true))),
@@ -108,6 +128,28 @@ impl Context {
     pub fn digest(&self) -> String {
         super::digest(&format!("{:?}", self.values))
     }
+}
+
+/// Files of shells that are not login shells; what is not there belongs to a shell that is not installed.
+const SHELL_FILES: [&str; 4] = ["/etc/bash.bashrc", "/etc/bashrc", "/etc/zsh/zshrc", "/etc/zshrc"];
+
+fn shell_files(facts: &Facts, options: &Options) -> Vec<&'static str> {
+    SHELL_FILES.into_iter().filter(|path| options.change_shells && facts.owner_of(path).is_some()).collect()
+}
+
+/// The Nix that is there already, by path and provider.
+fn old_nix(facts: &Facts) -> String {
+    let version =
+        |nix: &crate::facts::NixBinary| nix.version.as_ref().map(ToString::to_string).unwrap_or_default();
+    facts
+        .nix
+        .first()
+        .map_or_else(String::new, |nix| format!("{} {} ({})", nix.path.display(), version(nix), nix.provider))
+}
+
+/// Where an archive is kept until it is unpacked.
+fn archive_file(archive: &Source) -> PathBuf {
+    Path::new(paths::STATE_DIR).join("archives").join(format!("{}.archive", archive.sha256))
 }
 
 /// Directories that must exist before anything is re-owned, in the order in which they are made.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use context::Context;
-pub use options::Options;
+pub use options::{Options, Purpose};
 pub use range::build_range;
 pub use uninstall::Uninstall;
 
@@ -33,7 +33,7 @@ const FORMAT: u32 = 1;
 pub struct Plan {
     /// The version of its form; 1.
     pub format: u32,
-    /// Its name: `migrate`.
+    /// Its name: `migrate`, `install`.
     pub name: String,
     /// What it does, in a line.
     pub summary: String,
@@ -67,12 +67,17 @@ pub struct Step {
 }
 
 impl Plan {
-    /// The plan that migrates the machine described by `facts`.
+    /// The plan for the machine described by `facts` and for the purpose that the options name.
     ///
     /// # Errors
     /// When the facts lack something that the plan needs.
-    pub fn migrate(facts: &Facts, options: &Options) -> Result<Self> {
-        Self::fill(include_str!("../../plans/migrate.toml"), &Context::new(facts, options)?)
+    pub fn make(facts: &Facts, options: &Options) -> Result<Self> {
+        let name = match (options.purpose, &options.archive) {
+            (Purpose::Migrate, None) => "migrate",
+            (Purpose::Migrate, Some(_)) => "migrate-with-nix",
+            (Purpose::Install, _) => "install",
+        };
+        Self::fill(template_of(name)?, &Context::new(facts, options)?)
     }
 
     /// The plan that removes Nix from the machine on which `remains` were found.
@@ -158,6 +163,16 @@ impl Plan {
     pub fn to_json(&self) -> Result<String> {
         serde_json::to_string_pretty(self).context("cannot write the plan as JSON")
     }
+}
+
+/// The text of a plan that ships, before it is filled in.
+fn template_of(name: &str) -> Result<&'static str> {
+    Ok(match name {
+        "migrate" => include_str!("../../plans/migrate.toml"),
+        "migrate-with-nix" => include_str!("../../plans/migrate-with-nix.toml"),
+        "install" => include_str!("../../plans/install.toml"),
+        _ => bail!("there is no plan {name:?}"),
+    })
 }
 
 fn digest(text: &str) -> String {

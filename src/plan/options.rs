@@ -5,13 +5,40 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::range::wanted_range;
+use crate::archive::Source;
 use crate::facts::Facts;
 use crate::findings;
 use crate::types::SubidRange;
 
+/// What a plan is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// A root-owned Nix becomes an unprivileged one.
+    Migrate,
+    /// A machine without Nix gets an unprivileged one.
+    Install,
+}
+
 /// Choices that a plan depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Options {
+    /// What the plan is for.
+    pub purpose: Purpose,
+    /// The binary archive that Nix comes from.
+    pub archive: Option<Source>,
+    /// A PEM file of certificates to trust when fetching, and for the daemon to trust.
+    pub certificates: Option<PathBuf>,
+    /// The proxy to fetch through.
+    pub proxy: Option<String>,
+    /// Variables of the daemon's environment, by name: proxies and certificates.
+    pub environment: Vec<(String, String)>,
+    /// Lines for `nix.conf`.
+    pub extra_conf: Option<String>,
+    /// Whether shells are to find Nix by themselves.
+    pub change_shells: bool,
+    /// Whether an installed Nix is started and verified.
+    pub start: bool,
     /// Name of the user that will own the store.
     pub nix_user: String,
     /// Name of its group.
@@ -35,6 +62,14 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            purpose: Purpose::Migrate,
+            archive: None,
+            certificates: None,
+            proxy: None,
+            environment: Vec::new(),
+            extra_conf: None,
+            change_shells: true,
+            start: true,
             nix_user: "nix".to_owned(),
             nix_group: "nix".to_owned(),
             nix_uid: None,
@@ -56,6 +91,8 @@ impl Options {
             nix_user: self.nix_user.clone(),
             range: wanted_range(facts, self),
             another_run,
+            installing: self.purpose == Purpose::Install,
+            brings_nix: self.archive.is_some(),
         }
     }
 }

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use toml::{Table, Value};
 
 use super::context::Context;
+use super::template_of;
 use crate::platform::{template, texts};
 
 /// A plan's template with everything filled in: steps left out by `when`, repeated by `for-each`, texts of
@@ -11,17 +12,65 @@ use crate::platform::{template, texts};
 pub fn resolve(text: &str, context: &Context) -> Result<Table> {
     let mut plan: Table = toml::from_str(text).context("a plan of this tool is not TOML")?;
     plan.insert("made_from".to_owned(), Value::String(String::new()));
-    let Some(Value::Array(steps)) = plan.remove("step") else { bail!("a plan of this tool has no steps") };
+    let steps = with_included(&mut plan)?;
     let mut plan = fill_table(plan, context)?;
     let mut filled = Vec::new();
     for step in steps {
-        let Value::Table(step) = step else { bail!("a step of a plan is not a table") };
         let id = step.get("id").and_then(Value::as_str).unwrap_or("(without id)").to_owned();
         let steps = resolve_step(step, context).with_context(|| format!("in the plan's step {id}"))?;
         filled.extend(steps.into_iter().map(Value::Table));
     }
+    if let Some(Value::Table(stages)) = plan.get_mut("stages") {
+        stages.retain(|name, _| {
+            filled.iter().any(|step| step.get("stage").and_then(Value::as_str) == Some(name))
+        });
+    }
     plan.insert("step".to_owned(), Value::Array(filled));
     Ok(plan)
+}
+
+/// The plan's steps, those that it takes from other plans in their place, and the stages of those added to its own.
+fn with_included(plan: &mut Table) -> Result<Vec<Table>> {
+    let mut steps = Vec::new();
+    for mut step in steps_of(plan)? {
+        let Some(include) = step.remove("include") else {
+            steps.push(step);
+            continue;
+        };
+        let name = include.as_str().context("`include` is not a name")?;
+        let mut other: Table = toml::from_str(template_of(name)?)?;
+        let included = steps_of(&mut other)?;
+        let at = |key: &str| {
+            let id = step.get(key).and_then(Value::as_str).unwrap_or_default();
+            let is = |step: &Table| step.get("id").and_then(Value::as_str) == Some(id);
+            included.iter().position(is).with_context(|| format!("the plan {name} has no step {id:?}"))
+        };
+        let range = included.get(at("from")?..=at("to")?).context("`from` comes after `to`")?;
+        for included in range {
+            let mut included = included.clone();
+            for key in ["stage", "when"] {
+                included.extend(step.get(key).map(|value| (key.to_owned(), value.clone())));
+            }
+            steps.push(included);
+        }
+        let Some(Value::Table(stages)) = plan.get_mut("stages") else { bail!("a plan has no stages") };
+        let Some(Value::Table(more)) = other.remove("stages") else { bail!("a plan has no stages") };
+        let used =
+            |name: &str| steps.iter().any(|step| step.get("stage").and_then(Value::as_str) == Some(name));
+        for (name, words) in more.into_iter().filter(|(name, _)| used(name)) {
+            stages.entry(name).or_insert(words);
+        }
+    }
+    Ok(steps)
+}
+
+fn steps_of(plan: &mut Table) -> Result<Vec<Table>> {
+    let Some(Value::Array(steps)) = plan.remove("step") else { bail!("a plan of this tool has no steps") };
+    let table = |step| match step {
+        Value::Table(step) => Ok(step),
+        _ => bail!("a step of a plan is not a table"),
+    };
+    steps.into_iter().map(table).collect()
 }
 
 fn resolve_step(mut step: Table, context: &Context) -> Result<Vec<Table>> {
@@ -37,8 +86,13 @@ fn resolve_step(mut step: Table, context: &Context) -> Result<Vec<Table>> {
         step.insert("text".to_owned(), Value::String(text));
     }
     let Some(list) = step.remove("for-each") else { return Ok(vec![fill_table(step, context)?]) };
-    let name = list.as_str().context("`for-each` is not a name")?;
-    let items = context.value(name)?.and_then(|value| value.as_array().cloned()).unwrap_or_default();
+    let items = match &list {
+        Value::Array(items) => items.clone(),
+        Value::String(name) => {
+            context.value(name)?.and_then(|value| value.as_array().cloned()).unwrap_or_default()
+        }
+        _ => bail!("`for-each` is neither a list nor the name of one"),
+    };
     let mut steps = Vec::new();
     for (index, item) in items.into_iter().enumerate() {
         let mut one = fill_table(step.clone(), &context.with_item(item))?;

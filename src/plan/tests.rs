@@ -1,11 +1,32 @@
 //! What holds for every plan that ships.
 
 use super::*;
+use crate::archive::Source;
 use crate::facts::sample::debian_sample;
-use crate::types::{SubidEntry, SubidRange};
+use crate::types::{Sha256Digest, SubidEntry, SubidRange};
 
 fn plan() -> Plan {
-    Plan::migrate(&debian_sample(), &Options::default()).unwrap()
+    Plan::make(&debian_sample(), &Options::default()).unwrap()
+}
+
+/// Every plan that ships: a migration without and with a newer Nix, and an installation.
+fn plans() -> Vec<Plan> {
+    let archive = Some(Source {
+        from: "https://example.org/nix.tar.xz".to_owned(),
+        sha256: Sha256Digest::parse(&"0".repeat(64)).unwrap(),
+    });
+    let mut bare = debian_sample();
+    bare.nix.clear();
+    bare.flavour = crate::facts::Flavour::None;
+    let options = Options { archive, extra_conf: Some("cores = 2".to_owned()), ..Options::default() };
+    let install = Options { purpose: Purpose::Install, ..options.clone() };
+    vec![
+        plan(),
+        Plan::make(&debian_sample(), &options).unwrap(),
+        Plan::make(&bare, &install).unwrap(),
+        Plan::make(&bare, &Options { change_shells: false, start: false, extra_conf: None, ..install })
+            .unwrap(),
+    ]
 }
 
 #[test]
@@ -16,14 +37,15 @@ fn the_same_facts_give_the_same_plan_to_the_byte() {
 
 #[test]
 fn a_plan_survives_both_of_its_forms() {
-    let plan = plan();
-    assert_eq!(Plan::read(&plan.to_toml().unwrap()).unwrap(), plan);
-    assert_eq!(Plan::read(&plan.to_json().unwrap()).unwrap(), plan);
+    for plan in plans() {
+        assert_eq!(Plan::read(&plan.to_toml().unwrap()).unwrap(), plan);
+        assert_eq!(Plan::read(&plan.to_json().unwrap()).unwrap(), plan);
+    }
 }
 
 #[test]
 fn every_step_says_why_what_and_how_it_is_undone() {
-    for step in plan().steps {
+    for step in plans().into_iter().flat_map(|plan| plan.steps) {
         assert!(step.why.len() > 10, "{}", step.id);
         assert!(step.action.changes().len() > 10, "{}", step.id);
         assert!(step.action.undone_by().len() > 10, "{}", step.id);
@@ -32,20 +54,23 @@ fn every_step_says_why_what_and_how_it_is_undone() {
 
 #[test]
 fn a_stage_is_one_group_of_steps() {
-    let plan = plan();
-    let stages = plan.stages_in_order();
-    assert_eq!(stages.len(), plan.stages.len(), "{stages:?}");
+    for plan in plans() {
+        let stages = plan.stages_in_order();
+        assert_eq!(stages.len(), plan.stages.len(), "{stages:?}");
+    }
 }
 
 #[test]
 fn nothing_is_left_to_fill_in() {
-    let text = plan().to_toml().unwrap();
-    assert!(!text.contains("{{"), "{text}");
+    for plan in plans() {
+        let text = plan.to_toml().unwrap();
+        assert!(!text.contains("{{"), "{text}");
+    }
 }
 
 #[test]
 fn everything_that_root_executes_or_reads_lies_outside_nix() {
-    for step in plan().steps {
+    for step in plans().into_iter().flat_map(|plan| plan.steps) {
         let (path, text) = match &step.action {
             Action::WriteFile(_) | Action::PutSymlink(_) | Action::InstallProgram(_) => {
                 let value = serde_json::to_value(&step.action).unwrap();
@@ -65,7 +90,7 @@ fn everything_that_root_executes_or_reads_lies_outside_nix() {
 fn a_plan_depends_on_what_it_changes_and_on_nothing_else() {
     let plan = plan();
     let facts = debian_sample();
-    let of = |facts: &Facts, options: &Options| Plan::migrate(facts, options).unwrap();
+    let of = |facts: &Facts, options: &Options| Plan::make(facts, options).unwrap();
     assert_ne!(of(&facts, &Options { nix_user: "store".to_owned(), ..Options::default() }), plan);
     let mut moved = facts.clone();
     moved.nix[0].path = "/opt/nix/bin/nix-daemon".into();
@@ -82,7 +107,7 @@ fn the_new_socket_admits_whom_the_old_one_admitted() {
         let mut facts = debian_sample();
         facts.owners.retain(|owner| !owner.path.ends_with("socket"));
         facts.units.iter_mut().filter(|unit| unit.name.as_str() == "nix-daemon.socket").for_each(edit);
-        let text = Plan::migrate(&facts, &Options::default()).unwrap().to_toml().unwrap();
+        let text = Plan::make(&facts, &Options::default()).unwrap().to_toml().unwrap();
         let of = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
         (of("SocketMode="), of("SocketGroup="))
     };
@@ -132,6 +157,22 @@ fn the_range_keeps_clear_of_everybody_elses() {
     );
 }
 
+#[test]
+fn what_was_chosen_is_in_an_installation_and_what_was_declined_is_not() {
+    let plans = plans();
+    let has = |plan: &Plan, id: &str| plan.steps.iter().any(|step| step.id == id);
+    for id in ["configure-choice", "write-shell-snippet", "write-fish-snippet", "start-daemon", "verify"] {
+        assert!(has(&plans[2], id) && !has(&plans[3], id), "{id}");
+    }
+    for id in ["fetch-archive", "unpack-archive", "install-profile"] {
+        assert!(!has(&plans[0], id) && plans[1..].iter().all(|plan| has(plan, id)), "{id}");
+    }
+    let at = |id: &str| plans[2].steps.iter().position(|step| step.id == id).unwrap();
+    assert_eq!(at("fetch-archive"), 0, "nothing is changed before the digest has matched");
+    assert!(at("hand-over-database") < at("keep-stopped-for-rollback"));
+    assert!(at("keep-stopped-for-rollback") < at("write-daemon-socket"), "units come last, and go first");
+}
+
 /// Undoing goes backwards, and a machine may restart between any two steps: while anything changes hands, in either
 /// direction, the old and the new daemon must be masked and stopped.
 #[test]
@@ -170,7 +211,7 @@ fn what_a_machine_needs_is_in_its_plan_and_nothing_else() {
     let seen = |edit: &dyn Fn(&mut Facts)| {
         let mut facts = debian_sample();
         edit(&mut facts);
-        let plan = Plan::migrate(&facts, &Options::default()).unwrap();
+        let plan = Plan::make(&facts, &Options::default()).unwrap();
         let text = plan.to_toml().unwrap();
         let of = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
         let ids: Vec<_> = plan.steps.iter().map(|step| step.id.clone()).collect();

@@ -18,6 +18,8 @@ pub const CONFIG: &str = "/etc/nix-unroot.toml";
 pub const NIX_CONF: &str = "/etc/nix/nix.conf";
 /// Nix's state directory.
 pub const NIX_STATE: &str = "/nix/var/nix";
+/// The profile that every user has in `PATH`.
+pub const DEFAULT_PROFILE: &str = "/nix/var/nix/profiles/default";
 /// The daemon's socket.
 pub const DAEMON_SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
 /// The socket on which the daemon asks for GC roots (`LocalStoreConfig::getRootsSocketPath`).

@@ -8,6 +8,10 @@ use anyhow::{Result, bail};
 /// When there is none of that name.
 pub fn text(name: &str) -> Result<&'static str> {
     Ok(match name {
+        "linux/extra.conf" => include_str!("../../platform/linux/extra.conf"),
+        "linux/profile.sh" => include_str!("../../platform/linux/profile.sh"),
+        "linux/profile.fish" => include_str!("../../platform/linux/profile.fish"),
+        "linux/shellrc" => include_str!("../../platform/linux/shellrc"),
         "linux/nix.conf" => include_str!("../../platform/linux/nix.conf"),
         "linux/tmpfiles.conf" => include_str!("../../platform/linux/tmpfiles.conf"),
         "linux/nix-daemon.socket" => include_str!("../../platform/linux/nix-daemon.socket"),

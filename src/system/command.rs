@@ -73,6 +73,16 @@ pub fn clean(program: &str) -> Command {
     command
 }
 
+/// This program's own `internal-...` command, with the rights of `uid` and `gid` and no others.
+///
+/// `/proc/self/exe` leads to this program also for a user who cannot enter the directory that it lies in.
+pub fn own_child(command: &str, uid: u32, gid: u32) -> Command {
+    use std::os::unix::process::CommandExt;
+    let mut child = clean("/proc/self/exe");
+    child.arg(command).uid(uid).gid(gid);
+    child
+}
+
 /// Runs `program` with `args` through [`clean`]; its standard output when it exits 0.
 ///
 /// # Errors

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const SUITE: &str = "forky";
+/// With Nix 2.26.
+const OLD_SUITE: &str = "trixie";
 const MIRROR: &str = "http://deb.debian.org/debian";
 /// Without Nix. bash-static is what Debian's Nix, also when it is moved elsewhere, shows its builds as `/bin/sh`; sshd is a remote
 /// builder's.
@@ -32,12 +34,17 @@ const UNWANTED_UNITS: [&str; 7] = [
 
 /// A tree with Debian's `nix-bin` and `nix-setup-systemd`.
 pub fn with_debian_nix() -> Result<Cached> {
-    base("base-debian", &format!("{PACKAGES},{NIX_PACKAGES}"))
+    base("base-debian", &format!("{PACKAGES},{NIX_PACKAGES}"), SUITE)
+}
+
+/// The same of Debian 13, whose Nix is too old to ask a root scanner.
+pub fn with_old_nix() -> Result<Cached> {
+    base("base-old", &format!("{PACKAGES},{NIX_PACKAGES}"), OLD_SUITE)
 }
 
 /// A tree without any Nix.
 pub fn without_nix() -> Result<Cached> {
-    base("base-plain", PACKAGES)
+    base("base-plain", PACKAGES, SUITE)
 }
 
 /// Fails when the host lacks a program, and says which Debian packages have them.
@@ -55,17 +62,17 @@ pub fn need_host_programs(programs: &[(&str, &str)]) -> Result<()> {
 /// Unpacks Debian's cloud kernel into `dir/extracted`; the directory with its `vmlinuz` and modules.
 pub fn cloud_kernel(dir: &Path) -> Result<PathBuf> {
     let tree = dir.join("extracted");
-    mmdebstrap("extract", "linux-image-cloud-amd64", &tree)?;
+    mmdebstrap("extract", "linux-image-cloud-amd64", SUITE, &tree)?;
     let versions: Vec<_> =
         std::fs::read_dir(tree.join("usr/lib/modules"))?.collect::<std::io::Result<_>>()?;
     let kernel = versions.into_iter().map(|entry| entry.path()).find(|path| path.join("vmlinuz").exists());
     kernel.context("no kernel in linux-image-cloud-amd64")
 }
 
-fn base(kind: &str, packages: &str) -> Result<Cached> {
-    cache::tree(kind, &[packages, include_str!("image.rs")], |dir| {
+fn base(kind: &str, packages: &str, suite: &str) -> Result<Cached> {
+    cache::tree(kind, &[packages, suite, include_str!("image.rs")], |dir| {
         let tree = dir.join("tree");
-        mmdebstrap("minbase", packages, &tree)?;
+        mmdebstrap("minbase", packages, suite, &tree)?;
         // mmdebstrap copies these from the host.
         std::fs::write(tree.join("etc/hostname"), "machine\n")?;
         std::fs::write(tree.join("etc/resolv.conf"), "")?;
@@ -76,7 +83,7 @@ fn base(kind: &str, packages: &str) -> Result<Cached> {
     })
 }
 
-fn mmdebstrap(variant: &str, packages: &str, tree: &Path) -> Result<()> {
+fn mmdebstrap(variant: &str, packages: &str, suite: &str, tree: &Path) -> Result<()> {
     need_host_programs(&[("mmdebstrap", "mmdebstrap"), ("tar", "tar")])?;
     let tar = tree.with_extension("tar");
     host("mmdebstrap")
@@ -84,7 +91,7 @@ fn mmdebstrap(variant: &str, packages: &str, tree: &Path) -> Result<()> {
         // The suite moves; a mirror may be older than its Valid-Until.
         .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
         .arg(format!("--include={packages}"))
-        .arg(SUITE)
+        .arg(suite)
         .arg(&tar)
         .arg(MIRROR)
         .timeout(Duration::from_secs(900))

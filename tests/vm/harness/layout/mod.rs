@@ -1,6 +1,6 @@
 //! The ways in which root-owned Nix gets onto a machine.
 
-mod archive;
+pub mod archive;
 mod debian;
 mod official;
 

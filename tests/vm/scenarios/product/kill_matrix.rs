@@ -19,7 +19,7 @@ const SAMPLE: usize = 6;
 const LOG: &str = "/tmp/instants";
 
 /// The instants that `nix-unroot` reaches with these arguments, in their order.
-fn instants(machine: &Machine, arguments: &str) -> Result<Vec<String>> {
+pub fn instants(machine: &Machine, arguments: &str) -> Result<Vec<String>> {
     machine.root(&format!(
         "rm -f {LOG}; NIX_UNROOT_CHECKPOINT_LOG={LOG} {}/nix-unroot {arguments} >/dev/null 2>&1",
         product::DIR

@@ -1,0 +1,215 @@
+//! The archive's Nix, and its certificates, come into a profile.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::added_paths::Owner;
+use super::register_paths::OwnersNix;
+use super::unpack_archive::Unpacked;
+use super::{Act, Host, gid_of, show, uid_of};
+use crate::system::command;
+
+/// The command of the child that gives a profile back.
+pub const COMMAND: &str = "internal-restore-profile";
+/// What this step's records are called in the run's backups.
+const KEY: &str = "profile";
+
+/// Parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstallProfile {
+    /// The profile.
+    pub profile: PathBuf,
+    /// Who owns the store.
+    pub user: String,
+    /// That user's group.
+    pub group: String,
+    /// That user's home.
+    pub home: PathBuf,
+    /// The store.
+    pub store: PathBuf,
+}
+
+/// What was there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Was {
+    /// The profile and its generations: names and targets of links.
+    links: BTreeMap<String, String>,
+    /// The newest row of the database.
+    last_row: i64,
+}
+
+impl InstallProfile {
+    fn owner(&self) -> Owner<'_> {
+        Owner { user: &self.user, group: &self.group }
+    }
+}
+
+impl Act for InstallProfile {
+    type Before = Was;
+
+    fn changes(&self) -> String {
+        format!("installs the archive's Nix into {}, as {}", show(&self.profile), self.user)
+    }
+
+    fn undone_by(&self) -> String {
+        "gives back the generation that was current, unless another one was made since".to_owned()
+    }
+
+    fn is_done(&self, _: &Host<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn capture(&self, _: &Host<'_>) -> Result<Was> {
+        Ok(Was { links: links(&self.profile)?, last_row: self.owner().last_row()? })
+    }
+
+    fn apply(&self, host: &Host<'_>, _: &Was) -> Result<()> {
+        let unpacked = Unpacked::load(host)?.context("nothing was unpacked")?;
+        let contents = &unpacked.contents;
+        let programs = [Some(&contents.nix), contents.certificates.as_ref()];
+        let output = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
+            .command(&unpacked, "nix-env")?
+            .arg("--profile")
+            .arg(&self.profile)
+            .arg("--install")
+            .args(programs.into_iter().flatten().map(|path| path.to_path()))
+            .output()
+            .context("cannot start the archive's nix-env")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("cannot install Nix into {}: {}", show(&self.profile), said.trim());
+        }
+        self.owner().mark(host, KEY)
+    }
+
+    fn undo(&self, host: &Host<'_>, was: &Was) -> Result<()> {
+        let output = command::own_child(COMMAND, uid_of(&self.user)?, gid_of(&self.group)?)
+            .arg(&self.profile)
+            .arg(serde_json::to_string(&was.links)?)
+            .output()
+            .context("cannot start the child that gives the profile back")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("{} cannot give back {}: {}", self.user, show(&self.profile), said.trim());
+        }
+        self.owner().withdraw(host, KEY, was.last_row, &self.store);
+        Ok(())
+    }
+}
+
+/// The child: gives back a profile's links, with the rights of the store's owner.
+pub fn child_main(args: &[OsString]) -> u8 {
+    let work = || -> Result<()> {
+        let [profile, was] = args else { bail!("{COMMAND} takes a profile and its links") };
+        let was = serde_json::from_slice(was.as_encoded_bytes()).context("cannot read the links")?;
+        restore(Path::new(profile), &was)
+    };
+    match work() {
+        Ok(()) => 0,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error:#}");
+            1
+        }
+    }
+}
+
+/// Takes the first new generation away: that one is ours. Where the profile leads to a later one, somebody went on from ours,
+/// and everything stays.
+fn restore(profile: &Path, was: &BTreeMap<String, String>) -> Result<()> {
+    let now = links(profile)?;
+    let name = base_name(profile)?;
+    let new = now.keys().filter(|link| !was.contains_key(*link)).filter_map(|link| generation(&name, link));
+    let Some(ours) = new.min().map(|number| format!("{name}-{number}-link")) else { return Ok(()) };
+    if now.get(&name) == Some(&ours) {
+        match was.get(&name) {
+            Some(target) => {
+                let beside = profile.with_file_name(format!(".{name}.nix-unroot-new"));
+                let _ = fs::remove_file(&beside);
+                symlink(target, &beside).and_then(|()| fs::rename(&beside, profile))
+            }
+            None => fs::remove_file(profile),
+        }
+        .with_context(|| format!("cannot change {}", show(profile)))?;
+    } else if now.get(&name) != was.get(&name) {
+        return Ok(());
+    }
+    let ours = profile.with_file_name(ours);
+    fs::remove_file(&ours).with_context(|| format!("cannot remove {}", show(&ours)))
+}
+
+/// The links of a profile: `default` and `default-1-link`, `default-2-link`, ...
+fn links(profile: &Path) -> Result<BTreeMap<String, String>> {
+    let directory = profile.parent().context("a profile lies in a directory")?;
+    let context = || format!("cannot read {}", show(directory));
+    let name = base_name(profile)?;
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        other => other.with_context(context)?,
+    };
+    let mut links = BTreeMap::new();
+    for entry in entries {
+        let entry = entry.with_context(context)?;
+        let Some(link) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        let target = fs::read_link(entry.path()).ok().and_then(|target| Some(target.to_str()?.to_owned()));
+        if let Some(target) = target.filter(|_| link == name || generation(&name, &link).is_some()) {
+            links.insert(link, target);
+        }
+    }
+    Ok(links)
+}
+
+fn base_name(profile: &Path) -> Result<String> {
+    Ok(profile.file_name().and_then(|name| name.to_str()).context("a profile has a name")?.to_owned())
+}
+
+/// The number of a generation, `default-3-link`.
+fn generation(profile: &str, link: &str) -> Option<u64> {
+    link.strip_prefix(profile)?.strip_prefix('-')?.strip_suffix("-link")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A profile directory with these links, and what is in it after they are given back to `was`.
+    fn restored(was: &[(&str, &str)], now: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, target) in now {
+            symlink(target, dir.path().join(name)).unwrap();
+        }
+        let was = was.iter().map(|(name, target)| ((*name).to_owned(), (*target).to_owned())).collect();
+        let profile = dir.path().join("default");
+        restore(&profile, &was).unwrap();
+        let once = links(&profile).unwrap();
+        restore(&profile, &was).unwrap();
+        assert_eq!(links(&profile).unwrap(), once, "twice is once");
+        once
+    }
+
+    fn map(links: &[(&str, &str)]) -> BTreeMap<String, String> {
+        links.iter().map(|(name, target)| ((*name).to_owned(), (*target).to_owned())).collect()
+    }
+
+    #[test]
+    fn our_generation_goes_and_what_others_made_of_it_stays() {
+        let (one, two, three) =
+            (("default-1-link", "/a"), ("default-2-link", "/b"), ("default-3-link", "/c"));
+        let at = |generation: &'static str| ("default", generation);
+        let was = [at("default-1-link"), one];
+        assert_eq!(restored(&was, &[at("default-2-link"), one, two]), map(&was));
+        assert_eq!(restored(&[], &[at("default-1-link"), one]), map(&[]));
+        // Killed between the generation and the switch to it.
+        assert_eq!(restored(&was, &[at("default-1-link"), one, two]), map(&was));
+        assert_eq!(restored(&was, &was), map(&was));
+        let later = [at("default-3-link"), one, two, three];
+        assert_eq!(restored(&was, &later), map(&later));
+    }
+}
