@@ -8,6 +8,7 @@
 //! - `undo` gives back what was captured, and is right also when `apply` never began.
 
 mod append_block;
+mod copy_into_home;
 mod create_directory;
 mod create_group;
 mod create_user;
@@ -20,8 +21,10 @@ mod keep_files;
 mod keep_stopped;
 mod put_symlink;
 mod reload_units;
+mod remove_file;
 mod reown;
 mod set_owner;
+mod share_file;
 mod start_units;
 mod stop_units;
 mod subid_line;
@@ -162,6 +165,12 @@ actions! {
     "subid-line" => SubidLine(subid_line::SubidLine),
     /// A directory.
     "create-directory" => CreateDirectory(create_directory::CreateDirectory),
+    /// A copy of one of root's files in another user's home.
+    "copy-into-home" => CopyIntoHome(copy_into_home::CopyIntoHome),
+    /// A file of root's that a group may read.
+    "share-file" => ShareFile(share_file::ShareFile),
+    /// A file that goes into the backups.
+    "remove-file" => RemoveFile(remove_file::RemoveFile),
     /// A copy of a program.
     "install-program" => InstallProgram(install_program::InstallProgram),
     /// A file with a given text.

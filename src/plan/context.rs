@@ -1,6 +1,7 @@
 //! The values that a plan's template is filled in with.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use toml::Value;
@@ -9,6 +10,7 @@ use super::carried_over::carried_over;
 use super::options::Options;
 use super::range::build_range;
 use crate::facts::Facts;
+use crate::findings;
 use crate::platform::paths;
 
 /// The values of one machine. A name without a value (`None`) leaves out the parameter that it stands for.
@@ -32,6 +34,15 @@ impl Context {
         let list = |items: &[&str]| Some(Value::Array(items.iter().map(|item| Value::from(*item)).collect()));
         let build_uids =
             facts.build_users.members.iter().map(|(_, uid)| Value::Integer((*uid).into())).collect();
+
+        let found = options.for_findings(facts, None);
+        let strings = |items: Vec<String>| Some(Value::Array(items.into_iter().map(Value::String).collect()));
+        let shared = findings::shared(facts, &found);
+        let shared = shared.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+        let copied = |wanted, directory: &str| strings(findings::copied(facts, wanted, Path::new(directory)));
+        let left_behind = ["/nix/receipt.json", "/nix/nix-installer"]
+            .into_iter()
+            .filter(|path| !options.keep_installer && facts.owner_of(path).is_some());
 
         let values = [
             ("nix_user", text(&options.nix_user)),
@@ -66,6 +77,10 @@ impl Context {
             ("socket_group", text(&socket_group(facts))),
             ("tmpfiles_lines", text(&tmpfiles_lines(facts, options))),
             ("carried_over", text(&carried_over(facts))),
+            ("shared_files", strings(shared)),
+            ("ssh_files", copied(options.share.ssh, "/root/.ssh")),
+            ("aws_files", copied(options.share.aws, "/root/.aws")),
+            ("left_behind", strings(left_behind.map(str::to_owned).collect())),
         ];
         Ok(Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() })
     }

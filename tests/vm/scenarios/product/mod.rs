@@ -8,6 +8,7 @@ mod interrupted;
 mod kill_matrix;
 mod migrate;
 mod neighbours;
+mod preflight;
 mod reboot;
 mod rollback;
 mod target;

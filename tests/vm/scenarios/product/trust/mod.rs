@@ -51,7 +51,7 @@ fn the_gate_answers_as_the_root_daemon_did() -> Result<()> {
     let cases = cases::all();
     ensure!(cases.len() >= 60, "only {} cases", cases.len());
     accounts(&machine)?;
-    name_service(&machine)?;
+    name_service(&machine, 7001)?;
     install(&machine, &cases)?;
     let before = ask(&machine, "root")?;
     migrate(&machine)?;
@@ -120,11 +120,12 @@ fn accounts(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Users and groups that no file names.
-fn name_service(machine: &Machine) -> Result<()> {
+/// Users and groups that no file names; the user has this uid.
+pub(super) fn name_service(machine: &Machine, uid: u32) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let (source, library) = (dir.path().join("nss.rs"), dir.path().join("libnss_nutest.so.2"));
-    std::fs::write(&source, include_str!("../../../fixtures/trust/nss.rs"))?;
+    let text = include_str!("../../../fixtures/trust/nss.rs").replace("7001", &uid.to_string());
+    std::fs::write(&source, text)?;
     let rustc = std::process::Command::new("rustc")
         .args(["--edition=2024", "--crate-type=cdylib", "-Copt-level=1", "-Cpanic=abort", "-o"])
         .args([&library, &source])
@@ -132,11 +133,11 @@ fn name_service(machine: &Machine) -> Result<()> {
         .context("cannot run rustc")?;
     ensure!(rustc.status.success(), "rustc: {}", String::from_utf8_lossy(&rustc.stderr));
     machine.install_file(&library, "/usr/lib/libnss_nutest.so.2", "0644")?;
-    machine.root(
+    machine.root(&format!(
         "mv /usr/lib/libnss_nutest.so.2 /usr/lib/*-linux-gnu/
          sed -Ei 's/^(passwd|group):.*/\\1: files nutest/' /etc/nsswitch.conf
-         test \"$(id -un 7001) $(getent group nssgroup)\" = 'nssuser nssgroup::7002:alice,nssuser'",
-    )?;
+         test \"$(id -un {uid}) $(getent group nssgroup)\" = 'nssuser nssgroup::7002:alice,nssuser'"
+    ))?;
     Ok(())
 }
 
