@@ -4,7 +4,7 @@
 //! A module imports only what stands to its left:
 //!
 //! ```text
-//! types, system, platform -> facts -> findings ----------> plan -> engine -> cli
+//! types, system, platform -> facts -> findings ----------> plan -> audit, engine -> cli
 //!                            reown ------------> actions --^      /
 //!                            daemon -> verify ----^      journal-^
 //! ```
@@ -13,6 +13,7 @@
 //! code with this one, so that each can be audited alone.
 
 pub mod actions;
+pub mod audit;
 pub mod cli;
 pub mod daemon;
 pub mod engine;

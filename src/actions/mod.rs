@@ -23,6 +23,7 @@ mod put_symlink;
 mod reload_units;
 mod remove_file;
 mod reown;
+mod replace_lines;
 mod set_owner;
 mod share_file;
 mod start_units;
@@ -169,6 +170,8 @@ actions! {
     "copy-into-home" => CopyIntoHome(copy_into_home::CopyIntoHome),
     /// A file of root's that a group may read.
     "share-file" => ShareFile(share_file::ShareFile),
+    /// Lines of somebody else's file.
+    "replace-lines" => ReplaceLines(replace_lines::ReplaceLines),
     /// A file that goes into the backups.
     "remove-file" => RemoveFile(remove_file::RemoveFile),
     /// A copy of a program.

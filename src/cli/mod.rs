@@ -1,6 +1,7 @@
 //! The command line: parses, calls, prints.
 
 mod args;
+mod audit;
 mod exit;
 mod history;
 mod inspect;
@@ -71,6 +72,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Plan { format } => inspect::plan(session, *format),
         Command::Migrate(args) => migrate::migrate(session, args),
         Command::Verify => verify::verify(session),
+        Command::Audit(args) => audit::audit(session, args),
         Command::Roots(args) => roots::roots(session, args),
         Command::Resume => runs::resume(session),
         Command::Rollback => runs::rollback(session),

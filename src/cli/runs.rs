@@ -85,8 +85,18 @@ impl Runner {
         let ended = work(&mut engine);
         drop(progress);
         let run = self.journal.runs().ok().and_then(|runs| Some(runs.last()?.id));
+        let below = self.journal.current().ok().flatten().filter(|run| run.state == RunState::Applied);
         let (exit, outcome) = match ended {
-            Ok(ending) => tell(session, &ending),
+            Ok(ending) => {
+                let told = tell(session, &ending);
+                if let (Ending::Undone, Some(run)) = (&ending, below) {
+                    let (id, name) = (run.id, run.plan_name);
+                    session.output.message(&format!(
+                        "run {id} ({name}) is still in effect; rollback again undoes that"
+                    ));
+                }
+                told
+            }
             Err(error) => {
                 session.output.error(&error.context("the run was stopped where it was"));
                 tell(session, &Ending::Stuck)

@@ -71,9 +71,12 @@ pub enum Ending {
 /// Records a new run of `plan`; returns its number.
 ///
 /// # Errors
-/// When an earlier run is not ended: undoing this one would not undo that one. When the journal cannot be written.
+/// When an earlier run is not ended, or is one that this plan does not go on top of: undoing this one would not undo that one. When the
+/// journal cannot be written.
 pub fn begin(journal: &mut Journal, backups: &Path, plan: &Plan) -> Result<i64> {
-    if let Some(run) = journal.current()? {
+    if let Some(run) =
+        journal.current()?.filter(|run| !(plan.goes_on_top() && run.state == RunState::Applied))
+    {
         bail!(
             "run {} ({}) is not undone: nix-unroot rollback ends it, nix-unroot history shows it",
             run.id,

@@ -184,6 +184,12 @@ impl Machine {
         fs::symlink_metadata(self.host(parent)?.join(name))
     }
 
+    /// An extended attribute of `path` itself; `None` without one.
+    pub(crate) fn attribute(&self, path: &Path, name: &str) -> Option<Vec<u8>> {
+        let parent = self.host(path.parent()?).ok()?;
+        xattr::get(parent.join(path.file_name()?), name).ok().flatten()
+    }
+
     /// Metadata of what `path` leads to.
     pub(crate) fn stat(&self, path: &Path) -> io::Result<Metadata> {
         fs::metadata(self.host(path)?)

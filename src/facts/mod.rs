@@ -36,9 +36,13 @@ use std::path::{Path, PathBuf};
 
 pub use child::{PROBE_USERNS, READ_DATABASE, RUN_VERSION, child_main};
 pub use machine::Machine;
+pub(crate) use nix_paths::named as nix_paths_named;
 pub use processes::{RawProcess, running as running_processes};
-use reader::Reader;
+pub(crate) use reader::Reader;
+pub(crate) use root_jobs::EXEC;
 use serde::{Deserialize, Serialize};
+pub(crate) use shell::startup_files;
+pub(crate) use units::{UnitText, all as all_units, program as unit_program};
 
 use crate::types::{NixVersion, SubidEntry, SubidRange, UnitName};
 

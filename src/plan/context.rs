@@ -85,6 +85,11 @@ impl Context {
         Ok(Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() })
     }
 
+    /// Just these values.
+    pub fn from_values<const N: usize>(values: [(&str, Value); N]) -> Self {
+        Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), Some(value))).collect() }
+    }
+
     /// The value of `name`; `None` when it has none on this machine.
     ///
     /// # Errors
@@ -105,9 +110,12 @@ impl Context {
         self.values.iter().filter_map(|(name, value)| Some((name.clone(), text(value.as_ref()?)))).collect()
     }
 
-    /// The same values, and `item`.
+    /// The same values, and `item`; of an item that is a table also `item.KEY`.
     pub fn with_item(&self, item: Value) -> Self {
         let mut context = self.clone();
+        for (key, value) in item.as_table().into_iter().flatten() {
+            context.values.insert(format!("item.{key}"), Some(value.clone()));
+        }
         context.values.insert("item".to_owned(), Some(item));
         context
     }

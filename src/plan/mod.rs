@@ -66,6 +66,14 @@ impl Plan {
         Self::fill(include_str!("../../plans/migrate.toml"), &Context::new(facts, options)?)
     }
 
+    /// The plan of `audit --fix`, with the lists that [`crate::audit`] made.
+    ///
+    /// # Errors
+    /// When a list is missing.
+    pub fn audit_fix(context: &Context) -> Result<Self> {
+        Self::fill(include_str!("../../plans/audit-fix.toml"), context)
+    }
+
     fn fill(template: &str, context: &Context) -> Result<Self> {
         let resolved = resolve::resolve(template, context)?;
         let mut plan: Self =
@@ -87,6 +95,11 @@ impl Plan {
         };
         plan.check()?;
         Ok(plan)
+    }
+
+    /// Whether it is run on a machine that another run changed, and undone before that one.
+    pub fn goes_on_top(&self) -> bool {
+        self.name == "audit-fix"
     }
 
     fn check(&self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What `nix-unroot` does to a machine.
 
 mod attacks;
+mod audit;
 mod builds;
 mod collect;
 mod dry_run;
