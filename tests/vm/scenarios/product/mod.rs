@@ -12,6 +12,7 @@ mod neighbours;
 mod preflight;
 mod reboot;
 mod rollback;
+mod scanner;
 mod target;
 mod trust;
 mod virtual_machine;
