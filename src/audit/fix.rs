@@ -9,7 +9,7 @@ use super::{Fix, Hit};
 use crate::plan::{Context, Plan};
 
 /// Longer texts are not copied into a plan, in bytes.
-pub(super) const MAX_COPY: usize = 64 << 10;
+pub(super) const MAX_COPY: u64 = 64 << 10;
 
 /// The plan for these hits; `None` when none of them has a safe remedy.
 ///

@@ -102,7 +102,7 @@ fn judge(scene: &sources::Scene<'_>, source: &Source, found: Found) -> Option<Hi
     };
     let copy = || {
         let readable = link && source.copies && named_by.is_none();
-        readable.then(|| copy_of(scene.reader, &name)).flatten().map(|text| Fix::Copy { text })
+        readable.then(|| copy_of(scene, &name)).flatten().map(|text| Fix::Copy { text })
     };
     Some(Hit {
         key: source.key.to_owned(),
@@ -116,10 +116,11 @@ fn judge(scene: &sources::Scene<'_>, source: &Source, found: Found) -> Option<Hi
     })
 }
 
-/// The text behind a link, when it is one that can be written in a plan.
-fn copy_of(reader: &Reader<'_>, name: &Path) -> Option<String> {
-    let text = reader.machine.read(name).ok()?;
-    let whole = text.len() <= fix::MAX_COPY && !text.contains(['\u{fffd}', '\0']);
-    let is_link = reader.machine.read_link(name).is_ok();
-    (whole && is_link).then_some(text)
+/// The text behind a link, when it is one that can be written in a plan. The file has to be the subject's own: it could have been made a
+/// link to one that only root may read, and a copy is everybody's to read.
+fn copy_of(scene: &sources::Scene<'_>, name: &Path) -> Option<String> {
+    let machine = scene.reader.machine;
+    machine.read_link(name).ok()?;
+    let own = |real: &Path, uid, gid| scene.subject.has_uid(scene.subject.standing(real, uid, gid, 0).uid);
+    machine.read_of(name, fix::MAX_COPY, own).ok().filter(|text| !text.contains('\0'))
 }

@@ -226,7 +226,7 @@ fn every_other_source_finds_what_is_planted() {
             "search-path",
             "/nix/store/x/bin",
         ),
-        (|f| f.link("/nix/store/x/file", "/usr/local/bin/tool"), "program-link", "/usr/local/bin/tool"),
+        (|f| f.link("/nix/store/x/file", "/usr/local/bin/tool"), "program", "/usr/local/bin/tool"),
         (|f| f.link("/nix/store/x", "/root/.nix-profile"), "root-profile", "/root/.nix-profile/bin"),
         (|f| f.write("/etc/ld.so.conf.d/a.conf", "/nix/store/x\n"), "loader", "/nix/store/x"),
         (|f| f.write("/etc/ld.so.preload", "/nix/store/x/file\n"), "loader", "/nix/store/x/file"),
@@ -347,6 +347,20 @@ fn before_a_migration_roots_store_is_the_heirs() {
     assert_eq!(hits.len(), 1, "{hits:#?}");
     assert_eq!(hits[0].chain[0], "/etc/tmpfiles.d/a.conf is a link to /nix/store/x/file");
     assert!(hits[0].chain[1].ends_with("the Nix user that a migration makes"), "{hits:#?}");
+}
+
+/// The Nix user may turn its file into a link to one that only root may read.
+#[test]
+fn what_is_not_the_subjects_is_not_copied() {
+    let fake = Fake::new();
+    fake.write("/etc/shadow", "root:secret:\n");
+    fake.link("/etc/shadow", "/nix/store/x/bin/link");
+    fake.link("/nix/store/x/bin/link", "/etc/tmpfiles.d/a.conf");
+    fake.link("/nix/store/x/file", "/etc/tmpfiles.d/b.conf");
+    let hits = fake.hits();
+    let copied: Vec<_> = hits.iter().map(|hit| (hit.name.to_str().unwrap(), hit.fix.is_some())).collect();
+    assert_eq!(copied, [("/etc/tmpfiles.d/a.conf", false), ("/etc/tmpfiles.d/b.conf", true)]);
+    assert!(!serde_json::to_string(&hits).unwrap().contains("secret"));
 }
 
 #[test]

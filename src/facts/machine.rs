@@ -168,6 +168,27 @@ impl Machine {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// As [`Machine::read`], a file of at most `limit` bytes whose owner is accepted. The owner is asked of the open file, so a link
+    /// that changes meanwhile leads nowhere else.
+    pub(crate) fn read_of(
+        &self,
+        path: &Path,
+        limit: u64,
+        accept: impl Fn(&Path, u32, u32) -> bool,
+    ) -> io::Result<String> {
+        let (file, real) = (self.open(path)?, self.real(path)?);
+        let (uid, gid) = self.owner(&real, &file.metadata()?);
+        if !accept(&real, uid, gid) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let mut text = String::new();
+        let read = file.take(limit + 1).read_to_string(&mut text)?;
+        if read as u64 > limit {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(text)
+    }
+
     fn open(&self, path: &Path) -> io::Result<File> {
         let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(self.host(path)?)?;

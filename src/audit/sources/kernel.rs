@@ -34,7 +34,9 @@ fn helpers(scene: &Scene<'_>) -> Vec<Found> {
         let word = program.and_then(|text| text.split_whitespace().next()).and_then(absolute);
         found.extend(word.map(|name| Found::name(name).by(Path::new(path))));
     }
-    for file in scene.reader.list("/proc/sys/fs/binfmt_misc") {
+    let formats = scene.reader.list("/proc/sys/fs/binfmt_misc").into_iter();
+    // These two are no formats.
+    for file in formats.filter(|file| !file.ends_with("register") && !file.ends_with("status")) {
         let text = scene.reader.text(&file).unwrap_or_default();
         let interpreter = text.lines().find_map(|line| line.strip_prefix("interpreter "));
         found.extend(interpreter.map(|name| Found::name(PathBuf::from(name)).by(&file)));

@@ -78,7 +78,7 @@ const DIRECTORIES: [(&str, bool); 40] = [
     ("/etc/pam.d", true),
 ];
 /// Single files, as above.
-const FILES: [(&str, bool); 19] = [
+const FILES: [(&str, bool); 22] = [
     ("/etc/sysctl.conf", true),
     ("/etc/modules", true),
     ("/etc/ssh/sshd_config", true),
@@ -96,6 +96,9 @@ const FILES: [(&str, bool); 19] = [
     ("/etc/login.defs", false),
     ("/etc/nix/nix.conf", false),
     ("/etc/nix-unroot.toml", false),
+    ("/var/lib/nix-unroot/journal.sqlite", false),
+    ("/usr/local/libexec/nix-unroot/nix-daemon-gate", false),
+    ("/usr/local/libexec/nix-unroot/nix-root-scan", false),
     ("/root/.config/nix/nix.conf", false),
     ("/root/.ssh/authorized_keys", false),
 ];

@@ -17,12 +17,12 @@ pub const SOURCES: &[Source] = &[
         find: paths,
     },
     Source {
-        key: "program-link",
+        key: "program",
         danger: Medium,
         trigger: "root runs it when it calls the command by its name",
-        remedy: "remove the link, or install the program outside /nix; people can have /nix in their own PATH",
+        remedy: "remove it, or install the program outside /nix; people can have /nix in their own PATH",
         copies: false,
-        find: links,
+        find: programs,
     },
     Source {
         key: "root-profile",
@@ -119,13 +119,9 @@ fn user_manager(scene: &Scene<'_>) -> Vec<Found> {
     found
 }
 
-/// Links in the directories where everybody's programs lie.
-fn links(scene: &Scene<'_>) -> Vec<Found> {
+/// What lies in the directories where everybody's programs are; other names of the same directory (a merged `/usr`) are passed over.
+fn programs(scene: &Scene<'_>) -> Vec<Found> {
     let real = |path: &Path| scene.reader.machine.real(path).is_ok_and(|real| real == path);
     let directories = DEFAULT.iter().filter(|path| real(Path::new(path)));
-    directories
-        .flat_map(|path| scene.reader.list(path))
-        .filter(|path| scene.reader.machine.read_link(path).is_ok())
-        .map(Found::name)
-        .collect()
+    directories.flat_map(|path| scene.reader.list(path)).map(Found::name).collect()
 }

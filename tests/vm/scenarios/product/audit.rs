@@ -81,7 +81,7 @@ const PLANTED: [(&str, &str, &str); 29] = [
         "search-path",
         "profiles/default/bin",
     ),
-    ("ln -s $F /usr/local/bin/planted", "program-link", "/usr/local/bin/planted"),
+    ("ln -s $F /usr/local/bin/planted", "program", "/usr/local/bin/planted"),
     ("chmod 0777 /usr/local/sbin", "search-path", "/usr/local/sbin"),
     ("mkdir -p /etc/ld.so.conf.d; dirname $F >/etc/ld.so.conf.d/planted.conf", "loader", "/nix/store"),
     (
