@@ -103,12 +103,12 @@ fn is_replaced(replaced: &BTreeSet<PathBuf>, hit: &Hit) -> bool {
 
 fn tell(session: &Session, document: &Document) {
     let line = |text: &str| session.output.line(text);
-    line(&format!("{} could become root in {} ways", document.subject, document.hits.len()));
+    line(&format!("from {} to root: {}", document.subject, ways(document.hits.len())));
     document.hits.iter().for_each(|hit| tell_hit(session, hit));
     if let Some(after) = &document.after_migration {
         line(&format!(
-            "after a migration, the Nix user could in {}; {} more are closed by it",
-            after.len(),
+            "from the Nix user that a migration makes: {}; {} more that the migration closes",
+            ways(after.len()),
             document.closed_by_migration
         ));
         after.iter().for_each(|hit| tell_hit(session, hit));
@@ -119,6 +119,14 @@ fn tell(session: &Session, document: &Document) {
     let fixable = document.hits.iter().filter(|hit| hit.fix.is_some()).count();
     if fixable > 0 && document.migrated {
         line(&format!("nix-unroot audit --fix closes {fixable} of them, and can be rolled back"));
+    }
+}
+
+fn ways(count: usize) -> String {
+    match count {
+        0 => "no way found".to_owned(),
+        1 => "1 way".to_owned(),
+        _ => format!("{count} ways"),
     }
 }
 
