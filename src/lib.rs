@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! types, system, platform -> facts -> findings ----------> plan -> audit, engine -> cli
+//!                            remains ----------> actions --^
 //!                            reown ------------> actions --^      /
 //!                            daemon -> verify ----^      journal-^
 //! ```
@@ -22,6 +23,7 @@ pub mod findings;
 pub mod journal;
 pub mod plan;
 pub mod platform;
+pub mod remains;
 pub mod reown;
 pub mod system;
 pub mod types;

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::conflict::{Keep, Scan, Version, put_aside, undecided};
 use super::edit::{Original, read_or_empty};
 use super::{Act, Host, show};
 
@@ -30,25 +31,68 @@ impl AppendBlock {
         format!("{}\n{}{newline}{}\n", self.marker, self.text, self.end_marker())
     }
 
-    /// `text` without every block of ours, whatever was done to the lines inside. Of a block whose end is gone only the lines
-    /// that we wrote go: what follows is somebody else's.
-    fn without(&self, text: &str) -> String {
+    /// The blocks of ours in `text`, whatever was done to them.
+    fn blocks(&self, text: &str) -> String {
+        let rest = self.cut(text);
+        let mut others = rest.split_inclusive('\n').peekable();
+        text.split_inclusive('\n').filter(|line| others.next_if_eq(line).is_none()).collect()
+    }
+
+    /// What `text` is without every block of ours. Lines that somebody else put into one stay in its place; of a block
+    /// whose end is gone only the lines that we wrote go: what follows is somebody else's anyway.
+    fn without(&self, text: &str) -> Rest {
         let end = self.end_marker();
-        let mut kept = String::with_capacity(text.len());
+        let mut rest = Rest { text: String::with_capacity(text.len()), inside: false };
+        // The lines of ours that are still to come in the block that is being read; none outside of one.
+        let mut ours: Option<(Vec<&str>, bool)> = None;
         let mut lines = text.split_inclusive('\n');
         while let Some(line) = lines.next() {
-            if line.trim_end() != self.marker {
-                kept.push_str(line);
-            } else if lines.clone().any(|line| line.trim_end() == end) {
-                lines.by_ref().take_while(|line| line.trim_end() != end).for_each(drop);
-            } else {
-                let foreign =
-                    lines.by_ref().filter(|line| !self.text.lines().any(|ours| ours == line.trim_end()));
-                foreign.for_each(|line| kept.push_str(line));
+            let words = line.trim_end();
+            if words == self.marker {
+                let closed = lines.clone().any(|line| line.trim_end() == end);
+                ours = Some((self.text.lines().map(str::trim_end).collect(), closed));
+                continue;
+            }
+            match &mut ours {
+                Some((_, true)) if words == end => ours = None,
+                Some((block, closed)) => match block.iter().position(|other| *other == words) {
+                    // Each line of ours goes once.
+                    Some(at) => drop(block.remove(at)),
+                    None => {
+                        rest.inside |= *closed && !words.is_empty();
+                        rest.text.push_str(line);
+                    }
+                },
+                None => rest.text.push_str(line),
             }
         }
-        kept
+        rest
     }
+
+    /// `text` without every block of ours and all that is in it.
+    fn cut(&self, text: &str) -> String {
+        let end = self.end_marker();
+        let mut inside = false;
+        let keeps = |line: &&str| match (inside, line.trim_end()) {
+            (false, words) if words == self.marker => {
+                inside = true;
+                false
+            }
+            (true, words) if words == end => {
+                inside = false;
+                false
+            }
+            _ => !inside,
+        };
+        text.split_inclusive('\n').filter(keeps).collect()
+    }
+}
+
+/// A text without our block.
+struct Rest {
+    text: String,
+    /// Whether somebody wrote into the block, between its first and its last line.
+    inside: bool,
 }
 
 impl Act for AppendBlock {
@@ -71,7 +115,7 @@ impl Act for AppendBlock {
     }
 
     fn apply(&self, _: &Host<'_>, before: &Original) -> Result<()> {
-        let mut text = self.without(&before.read()?);
+        let mut text = self.without(&before.read()?).text;
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
@@ -80,7 +124,36 @@ impl Act for AppendBlock {
     }
 
     fn undo(&self, host: &Host<'_>, before: &Original) -> Result<()> {
-        before.restore(&self.without(&before.read()?), host)
+        let Some(file) = before.to_undo(host)? else { return Ok(()) };
+        let text = file.read()?;
+        let rest = self.without(&text);
+        if !rest.inside {
+            return file.restore(&rest.text, host);
+        }
+        let now = file.present()?;
+        match host.choices.of(file.path(), &now) {
+            Some(Keep::Theirs) => file.restore(&rest.text, host),
+            Some(Keep::Ours) => {
+                put_aside(file.path(), &now, host)?;
+                file.restore(&self.cut(&text), host)
+            }
+            None => bail!(undecided(file.path())),
+        }
+    }
+
+    fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {
+        let Some(text) = before.look_for_conflicts(scan)? else { return Ok(()) };
+        if self.without(&text).inside {
+            let reason = "somebody else wrote into the block that the migration added";
+            let mut conflict = before.conflict(&before.present()?, reason, scan.host)?;
+            // Only the block is shown: the rest of the file is merged, and may hold secrets.
+            conflict.before = Version::of("no block");
+            conflict.ours = Version { what: "a block".to_owned(), text: Some(self.block()) };
+            conflict.now =
+                Version { what: "the block with other lines".to_owned(), text: Some(self.blocks(&text)) };
+            scan.conflict(conflict);
+        }
+        Ok(())
     }
 }
 
@@ -89,7 +162,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::test_host::host;
+    use super::super::test_host::{chosen, conflicts, host};
     use super::*;
 
     fn action(dir: &Path) -> AppendBlock {
@@ -121,18 +194,68 @@ mod tests {
         }
     }
 
-    #[test]
-    fn edits_outside_the_block_survive_the_undo() {
-        let dir = tempfile::tempdir().unwrap();
-        let (host, action) = (host(dir.path()), action(dir.path()));
+    /// The file after our block was added to `x = 1` and somebody edited it, and the state before.
+    fn edited(dir: &Path, edit: impl Fn(String) -> String) -> (AppendBlock, Original) {
+        let (host, action) = (host(dir), action(dir));
+        fs::create_dir(&host.backups).unwrap();
         fs::write(&action.path, "x = 1\n").unwrap();
         let before = action.capture(&host).unwrap();
         action.apply(&host, &before).unwrap();
-        let edited =
-            fs::read_to_string(&action.path).unwrap().replace("x = 1", "x = 9").replace("b = 2", "b = 3");
-        fs::write(&action.path, format!("{edited}y = 2\n")).unwrap();
-        action.undo(&host, &before).unwrap();
+        fs::write(&action.path, edit(fs::read_to_string(&action.path).unwrap())).unwrap();
+        (action, before)
+    }
+
+    #[test]
+    fn edits_outside_the_block_and_lines_deleted_in_it_are_merged() {
+        let dir = tempfile::tempdir().unwrap();
+        let (action, before) = edited(dir.path(), |text| {
+            format!("{}y = 2\n", text.replace("x = 1", "x = 9").replace("b = 2\n", ""))
+        });
+        assert!(conflicts(dir.path(), &action, &before).is_empty());
+        action.undo(&host(dir.path()), &before).unwrap();
         assert_eq!(fs::read_to_string(&action.path).unwrap(), "x = 9\ny = 2\n");
+    }
+
+    #[test]
+    fn an_edit_inside_the_block_needs_a_choice() {
+        for (keep, left, aside) in
+            [(Keep::Theirs, "x = 1\nb = 3\ny = 2\n", false), (Keep::Ours, "x = 1\ny = 2\n", true)]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let (action, before) =
+                edited(dir.path(), |text| format!("{}y = 2\n", text.replace("b = 2", "b = 3")));
+            let error = action.undo(&host(dir.path()), &before).unwrap_err().to_string();
+            assert!(error.contains("nix.conf") && error.contains("nix-unroot rollback"), "{error}");
+            let found = conflicts(dir.path(), &action, &before);
+            let diff: Vec<_> = found[0].diff().into_iter().filter(|line| !line.starts_with(' ')).collect();
+            assert_eq!(diff[1..], ["-b = 2", "+b = 3"], "only the block is shown");
+            let host = chosen(dir.path(), &found[0], keep);
+            for _ in 0..2 {
+                action.undo(&host, &before).unwrap();
+                assert_eq!(fs::read_to_string(&action.path).unwrap(), left);
+            }
+            let kept = fs::read_to_string(host.backups.join("put-aside-nix.conf")).ok();
+            assert_eq!(kept.is_some_and(|text| text.contains("b = 3")), aside);
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_file_needs_a_choice() {
+        for keep in [Keep::Theirs, Keep::Ours] {
+            let dir = tempfile::tempdir().unwrap();
+            let (action, before) = edited(dir.path(), |text| text);
+            let managed = dir.path().join("managed.conf");
+            fs::rename(&action.path, &managed).unwrap();
+            std::os::unix::fs::symlink(&managed, &action.path).unwrap();
+            let found = conflicts(dir.path(), &action, &before);
+            assert!(found[0].now.what.starts_with("a link to "), "{found:?}");
+            assert!(action.undo(&host(dir.path()), &before).is_err());
+            action.undo(&chosen(dir.path(), &found[0], keep), &before).unwrap();
+            assert_eq!(fs::read_to_string(&action.path).unwrap(), "x = 1\n");
+            assert_eq!(action.path.is_symlink(), keep == Keep::Theirs);
+            let ours_is_in_theirs = fs::read_to_string(&managed).unwrap().contains("# ours");
+            assert_eq!(ours_is_in_theirs, keep == Keep::Ours, "their file is theirs when ours is chosen");
+        }
     }
 
     #[test]

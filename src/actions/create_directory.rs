@@ -1,5 +1,6 @@
 //! A directory.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
@@ -8,8 +9,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::conflict::{Conflict, Keep, Present, Scan, put_aside, undecided};
 use super::{Act, Host, gid_of, show, uid_of};
-use crate::system::files;
+use crate::system::{command, files};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub struct CreateDirectory {
     /// Whether what was put into it since goes with it. Otherwise a directory that is not empty stays.
     #[serde(default)]
     pub with_contents: bool,
+    /// With `with_contents`: what is not a cache is put aside in the run's backups instead of being removed.
+    #[serde(default)]
+    pub keep_contents: bool,
 }
 
 impl Act for CreateDirectory {
@@ -38,10 +43,26 @@ impl Act for CreateDirectory {
     }
 
     fn undone_by(&self) -> String {
-        match self.with_contents {
-            true => "removes it with what it holds".to_owned(),
-            false => "removes it when it is empty".to_owned(),
+        match (self.with_contents, self.keep_contents) {
+            (_, true) => "removes it; what is in it and no cache is put aside".to_owned(),
+            (true, _) => "removes it with what it holds".to_owned(),
+            _ => "removes it when it is empty".to_owned(),
         }
+    }
+
+    fn look_for_conflicts(&self, scan: &mut Scan<'_>, (): &()) -> Result<()> {
+        let now = Present::at(&self.path)?;
+        if !self.is_disposable() && !matches!(now, Present::Absent | Present::Directory) {
+            scan.conflict(Conflict {
+                path: self.path.clone(),
+                reason: "somebody else put it in the place of the directory".to_owned(),
+                before: Present::Absent.version(),
+                ours: Present::Directory.version(),
+                now: now.version(),
+                digest: now.digest(),
+            });
+        }
+        Ok(())
     }
 
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {
@@ -77,13 +98,29 @@ impl Act for CreateDirectory {
     }
 
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
-        // remove_dir_all goes by directory descriptors and follows no link, so its contents may be hostile.
-        let removed = match self.with_contents {
-            true => fs::remove_dir_all(&self.path),
-            false => fs::remove_dir(&self.path),
-        };
-        match removed {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        let now = Present::at(&self.path)?;
+        if now == Present::Absent {
+            // Removing what is not there fails on a file system that is read-only.
+            return Ok(());
+        }
+        if self.is_disposable() {
+            return self.remove_whatever_it_is();
+        }
+        if now != Present::Directory {
+            return match host.choices.of(&self.path, &now) {
+                Some(Keep::Theirs) => Ok(()),
+                Some(Keep::Ours) => {
+                    put_aside(&self.path, &now, host)?;
+                    files::remove(&self.path).with_context(|| format!("cannot remove {}", show(&self.path)))
+                }
+                None => bail!(undecided(&self.path)),
+            };
+        }
+        if self.with_contents {
+            self.put_contents_aside(host)?;
+            return self.remove_whatever_it_is();
+        }
+        match fs::remove_dir(&self.path) {
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
                 host.observer.note(&format!("{} is not empty and stays", show(&self.path)));
                 Ok(())
@@ -92,6 +129,37 @@ impl Act for CreateDirectory {
         }
     }
 }
+
+impl CreateDirectory {
+    /// Whether nothing of it is worth a question: below `/nix` the daemon's user may put a link in its place.
+    fn is_disposable(&self) -> bool {
+        self.with_contents && !self.keep_contents
+    }
+
+    /// rm(1) and not the standard library, whose recursion a tree of some thousand levels stops. Both go by descriptors and
+    /// follow no link, so that the contents may be hostile.
+    fn remove_whatever_it_is(&self) -> Result<()> {
+        let words = ["--recursive", "--force", "--one-file-system", "--"].map(OsStr::new);
+        command::run("rm", &[&words[..], &[self.path.as_os_str()]].concat())
+            .with_context(|| format!("cannot remove the directory {}", show(&self.path)))?;
+        files::sync_parent(&self.path).with_context(|| format!("cannot remove {}", show(&self.path)))
+    }
+
+    /// Caches can be made again; whatever else is in it may be somebody's only copy.
+    fn put_contents_aside(&self, host: &Host<'_>) -> Result<()> {
+        let context = || format!("cannot read {}", show(&self.path));
+        for entry in fs::read_dir(&self.path).with_context(context)? {
+            if entry.with_context(context)?.file_name() != CACHE {
+                // All of it, to a directory that only root can enter.
+                return put_aside(&self.path, &Present::Directory, host);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What programs keep in a home and can make again.
+const CACHE: &str = ".cache";
 
 /// Permission bits from octal digits.
 pub(super) fn octal(mode: &str) -> Result<u32> {
@@ -107,7 +175,7 @@ fn root() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_host::host;
+    use super::super::test_host::{chosen, conflicts, host};
     use super::*;
 
     #[test]
@@ -122,6 +190,7 @@ mod tests {
                 group: root(),
                 mode: "1750".to_owned(),
                 with_contents,
+                keep_contents: false,
             };
             assert!(!action.is_done(&host).unwrap());
             action.apply(&host, &()).unwrap();
@@ -130,6 +199,90 @@ mod tests {
             fs::write(path.join("file"), "").unwrap();
             action.undo(&host, &()).unwrap();
             assert_eq!(path.exists(), !with_contents);
+        }
+    }
+
+    #[test]
+    fn caches_go_and_the_rest_is_put_aside() {
+        for (name, is_kept) in [(".cache", false), (".ssh", true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let host = host(dir.path());
+            fs::create_dir(&host.backups).unwrap();
+            let action = CreateDirectory {
+                path: dir.path().join("home"),
+                owner: root(),
+                group: root(),
+                mode: "0700".to_owned(),
+                with_contents: true,
+                keep_contents: true,
+            };
+            action.apply(&host, &()).unwrap();
+            fs::create_dir(action.path.join(name)).unwrap();
+            for _ in 0..2 {
+                action.undo(&host, &()).unwrap();
+                assert!(!action.path.exists());
+            }
+            assert_eq!(host.backups.join("put-aside-home").join(name).exists(), is_kept);
+        }
+    }
+
+    #[test]
+    fn a_link_in_its_place_needs_a_choice() {
+        for keep in [Keep::Theirs, Keep::Ours] {
+            let dir = tempfile::tempdir().unwrap();
+            let nobody_asked = host(dir.path());
+            fs::create_dir(&nobody_asked.backups).unwrap();
+            let (path, elsewhere) = (dir.path().join("home"), dir.path().join("elsewhere"));
+            fs::create_dir(&elsewhere).unwrap();
+            fs::write(elsewhere.join("file"), "").unwrap();
+            std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+            let action = CreateDirectory {
+                path: path.clone(),
+                owner: root(),
+                group: root(),
+                mode: "0700".to_owned(),
+                with_contents: true,
+                keep_contents: true,
+            };
+            assert!(action.undo(&nobody_asked, &()).is_err());
+            let found = conflicts(dir.path(), &action, &());
+            action.undo(&chosen(dir.path(), &found[0], keep), &()).unwrap();
+            assert_eq!(path.is_symlink(), keep == Keep::Theirs);
+            assert!(elsewhere.join("file").exists());
+        }
+    }
+
+    #[test]
+    fn the_daemons_own_directory_goes_whatever_it_became_and_however_deep_it_is() {
+        for deep in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let host = host(dir.path());
+            let (path, elsewhere) = (dir.path().join("builds"), dir.path().join("elsewhere"));
+            fs::create_dir(&elsewhere).unwrap();
+            fs::write(elsewhere.join("file"), "").unwrap();
+            if deep {
+                let script = "for (0..4999) { mkdir 'deep-down' or die; chdir 'deep-down' }";
+                fs::create_dir(&path).unwrap();
+                let made =
+                    std::process::Command::new("perl").args(["-e", script]).current_dir(&path).status();
+                assert!(made.unwrap().success());
+            } else {
+                std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+            }
+            let action = CreateDirectory {
+                path: path.clone(),
+                owner: root(),
+                group: root(),
+                mode: "0755".to_owned(),
+                with_contents: true,
+                keep_contents: false,
+            };
+            assert!(conflicts(dir.path(), &action, &()).is_empty());
+            for _ in 0..2 {
+                action.undo(&host, &()).unwrap();
+                assert!(fs::symlink_metadata(&path).is_err());
+            }
+            assert!(elsewhere.join("file").exists());
         }
     }
 

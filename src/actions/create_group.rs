@@ -1,8 +1,11 @@
 //! A system group.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::edit::read_or_empty;
 use super::{Act, Host};
 use crate::system::command;
 
@@ -15,6 +18,22 @@ pub struct CreateGroup {
     /// Its gid; without one the system picks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
+}
+
+/// A local user whose primary group this is.
+fn local_user_of(gid: u32) -> Result<Option<String>> {
+    let gid = gid.to_string();
+    let users = read_or_empty(Path::new("/etc/passwd"))?;
+    let user = users.lines().find(|line| line.split(':').nth(3) == Some(&gid));
+    Ok(user.and_then(|line| line.split(':').next()).map(str::to_owned))
+}
+
+/// Whom somebody added to the group.
+fn members_of(name: &str) -> Result<Option<String>> {
+    let groups = read_or_empty(Path::new("/etc/group"))?;
+    let group = groups.lines().find(|line| line.split(':').next() == Some(name));
+    let members = group.and_then(|line| line.split(':').nth(3)).filter(|members| !members.is_empty());
+    Ok(members.map(str::to_owned))
 }
 
 impl Act for CreateGroup {
@@ -57,11 +76,18 @@ impl Act for CreateGroup {
         Ok(())
     }
 
-    fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
+    fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
         // userdel removes a group of the user's name with it.
-        if users::get_group_by_name(&self.name).is_some() {
-            command::run("groupdel", &[&self.name])?;
+        let Some(group) = users::get_group_by_name(&self.name) else { return Ok(()) };
+        // groupdel refuses to remove a group that somebody needs.
+        if let Some(user) = local_user_of(group.gid())? {
+            host.observer.note(&format!("the group {} stays: it is now the group of {user}", self.name));
+            return Ok(());
         }
+        if let Some(members) = members_of(&self.name)? {
+            host.observer.note(&format!("the group {} goes; its members were {members}", self.name));
+        }
+        command::run("groupdel", &[&self.name])?;
         Ok(())
     }
 }

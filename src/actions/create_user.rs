@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use users::os::unix::UserExt;
 
+use super::conflict::{Conflict, Keep, Present, Scan, Version, put_aside, undecided};
 use super::edit::{AccountLock, read_or_empty};
 use super::file_state::FileState;
-use super::{Act, Host, gid_of};
+use super::{Act, Host, gid_of, uid_of};
 use crate::system::command;
+use crate::system::files::{self, Ownership};
 
 /// The files that userdel edits besides the accounts.
 const SUBID_FILES: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
@@ -65,7 +67,7 @@ impl Act for CreateUser {
 
     fn apply(&self, host: &Host<'_>, _: &Self::Before) -> Result<()> {
         if self.is_done(host)? {
-            return Ok(());
+            return self.remember_uid(host);
         }
         let gid = format!("--gid={}", gid_of(&self.group)?);
         let uid = self.uid.map(|uid| format!("--uid={uid}"));
@@ -75,11 +77,21 @@ impl Act for CreateUser {
         let given = [gid.as_str(), &home, &comment];
         let words = fixed.into_iter().chain(given).chain(uid.as_deref()).chain([self.name.as_str()]);
         command::run("useradd", &words.collect::<Vec<_>>())?;
-        Ok(())
+        self.remember_uid(host)
     }
 
     fn undo(&self, host: &Host<'_>, before: &Self::Before) -> Result<()> {
+        if let Some((conflict, now)) = self.made_anew(host)? {
+            match host.choices.of(&conflict.path, &now) {
+                Some(Keep::Theirs) => return Ok(()),
+                Some(Keep::Ours) => put_aside(&conflict.path, &now, host)?,
+                None => bail!(undecided(&conflict.path)),
+            }
+        }
         if users::get_user_by_name(&self.name).is_some() {
+            for (path, state) in SUBID_FILES.iter().map(Path::new).zip(before) {
+                self.keep_lines_of_others(path, state, host)?;
+            }
             command::run("userdel", &[&self.name])?;
         }
         for (path, state) in SUBID_FILES.iter().zip(before) {
@@ -87,9 +99,62 @@ impl Act for CreateUser {
         }
         Ok(())
     }
+
+    fn look_for_conflicts(&self, scan: &mut Scan<'_>, _: &Self::Before) -> Result<()> {
+        if let Some((conflict, _)) = self.made_anew(scan.host)? {
+            scan.conflict(conflict);
+        }
+        Ok(())
+    }
 }
 
 impl CreateUser {
+    /// The uid that this step gave the user, for a later look whether it still is the same user.
+    fn remember_uid(&self, host: &Host<'_>) -> Result<()> {
+        let path = host.backups.join(format!("uid-of-{}", self.name));
+        files::replace(&path, uid_of(&self.name)?.to_string().as_bytes(), Ownership::root(0o600))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// A user of this name that somebody made after removing ours, with its line of the account file.
+    fn made_anew(&self, host: &Host<'_>) -> Result<Option<(Conflict, Present)>> {
+        let made = read_or_empty(&host.backups.join(format!("uid-of-{}", self.name)))?;
+        let Some(user) = users::get_user_by_name(&self.name) else { return Ok(None) };
+        if made.is_empty() || made == user.uid().to_string() {
+            return Ok(None);
+        }
+        let path = Path::new("/etc/passwd");
+        let accounts = read_or_empty(path)?;
+        // Its line alone: other accounts go while this run is undone.
+        let line = accounts.lines().find(|line| line.split(':').next() == Some(&self.name));
+        let now = Present::File(line.unwrap_or_default().into());
+        let conflict = Conflict {
+            path: path.to_owned(),
+            reason: format!("somebody else made the user {} anew", self.name),
+            before: Version::of("no such user"),
+            ours: Version::of(format!("{} with the uid {made}", self.name)),
+            now: Version::of(format!("{} with the uid {}", self.name, user.uid())),
+            digest: now.digest(),
+        };
+        Ok(Some((conflict, now)))
+    }
+
+    /// Keeps a subid file in which somebody gave the user more ranges: userdel takes those lines.
+    fn keep_lines_of_others(&self, path: &Path, before: &FileState, host: &Host<'_>) -> Result<()> {
+        let held = String::from_utf8_lossy(&before.read(host)?).into_owned();
+        let of_user = |line: &&str| line.split(':').next() == Some(&self.name);
+        let now = read_or_empty(path)?;
+        if now.lines().filter(of_user).all(|line| held.lines().any(|other| other == line)) {
+            return Ok(());
+        }
+        host.observer.note(&format!(
+            "{} gives {} more ranges, which go with the user",
+            path.display(),
+            self.name
+        ));
+        put_aside(path, &Present::File(now.into_bytes()), host)
+    }
+
     /// Gives back the user's lines that a subid file held before there was a user.
     fn give_back_lines(&self, path: &Path, before: &FileState, host: &Host<'_>) -> Result<()> {
         let held = before.read(host)?;

@@ -127,6 +127,40 @@ impl Processes<'_> {
     }
 }
 
+/// Ends every process of a uid that is the daemon's own, at once.
+///
+/// # Errors
+/// When some do not end.
+pub fn end_all_of(host: &Host<'_>, uid: u32) -> Result<()> {
+    let start = Instant::now();
+    let mut told = false;
+    loop {
+        let of_uid = |process: &facts::RawProcess| process.uid == uid && !process.in_container;
+        let left: Vec<_> = facts::running_processes().into_iter().filter(of_uid).collect();
+        let Some(first) = left.first() else { return Ok(()) };
+        if start.elapsed() >= 2 * KILL_GRACE {
+            bail!(
+                "{} processes of uid {uid} do not end, process {} ({}) among them: end them, and try again",
+                left.len(),
+                first.pid,
+                first.command.join(" ")
+            );
+        }
+        if !told {
+            host.observer.note(&format!("ending {} processes of uid {uid}", left.len()));
+            told = true;
+        }
+        // Stopped first, so that none can start another while the rest are ended.
+        for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+            for process in &left {
+                // One that ended meanwhile is what is wanted.
+                let _ = kill(Pid::from_raw(process.pid), signal);
+            }
+        }
+        thread::sleep(POLL);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::CommandExt;

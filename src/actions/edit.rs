@@ -14,6 +14,7 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use super::Host;
+use super::conflict::{Conflict, Keep, Present, Scan, Version, put_aside, undecided};
 use super::file_state::FileState;
 
 /// A file before it was edited.
@@ -43,6 +44,73 @@ impl Original {
             );
         }
         Ok(Self { state: FileState::capture(&real, host)?, path: real })
+    }
+
+    /// Tells the scan when the file is no file any more. Otherwise the text that it holds, for more questions.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no text.
+    pub fn look_for_conflicts(&self, scan: &mut Scan<'_>) -> Result<Option<String>> {
+        let now = Present::at(&self.path)?;
+        if matches!(now, Present::Absent | Present::File(_)) {
+            return self.read().map(Some);
+        }
+        scan.conflict(self.conflict(&now, "somebody else put it in the place of the file", scan.host)?);
+        Ok(None)
+    }
+
+    /// A conflict about this file. What the run put there is told by the caller.
+    pub fn conflict(&self, now: &Present, reason: &str, host: &Host<'_>) -> Result<Conflict> {
+        Ok(Conflict {
+            path: self.path.clone(),
+            reason: reason.to_owned(),
+            before: Present::of(&self.state, host)?.version(),
+            ours: Version::of("the same file with an addition"),
+            now: now.version(),
+            digest: now.digest(),
+        })
+    }
+
+    /// The file that our part is to be taken from, when it still is a file; else as it was chosen: the file behind somebody's
+    /// link, or none because the file from before is back.
+    ///
+    /// # Errors
+    /// When there is a conflict without a choice, or the file cannot be put back.
+    pub fn to_undo(&self, host: &Host<'_>) -> Result<Option<Self>> {
+        let now = Present::at(&self.path)?;
+        if matches!(now, Present::Absent | Present::File(_)) {
+            return Ok(Some(self.clone()));
+        }
+        match host.choices.of(&self.path, &now) {
+            Some(Keep::Theirs) => match fs::metadata(&self.path) {
+                Ok(target) if target.is_file() => Self::capture(&self.path, host).map(Some),
+                _ => Ok(None),
+            },
+            Some(Keep::Ours) => {
+                put_aside(&self.path, &now, host)?;
+                self.state.restore(&self.path, host).map(|()| None)
+            }
+            None => bail!(undecided(&self.path)),
+        }
+    }
+
+    /// What is at its place now.
+    pub fn present(&self) -> Result<Present> {
+        Present::at(&self.path)
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it held.
+    ///
+    /// # Errors
+    /// When that was no text, or a copy in the backups cannot be read.
+    pub fn held(&self, host: &Host<'_>) -> Result<String> {
+        let bytes = self.state.read(host)?;
+        String::from_utf8(bytes).with_context(|| format!("{} was no text", self.path.display()))
     }
 
     /// What it holds now; empty when it is not there.

@@ -94,12 +94,17 @@ impl FileState {
         Ok(Self::File { content, uid, gid, mode, modified, attributes })
     }
 
-    /// Puts back what stood at `path`, in one step.
+    /// Puts back what stood at `path`, in one step. Where that is still there nothing is written: the step that is undone may
+    /// have failed because nothing can be.
     ///
     /// # Errors
     /// When it cannot be written, or a copy in the backups is not what was put there.
     pub fn restore(&self, path: &Path, host: &Host<'_>) -> Result<()> {
         let context = || format!("cannot put back {}", path.display());
+        if self.is_at(path, host)? {
+            files::forget_temporary(path);
+            return Ok(());
+        }
         match self {
             Self::Absent => files::remove(path).with_context(context),
             Self::Symlink { target, uid, gid } => {
@@ -111,6 +116,27 @@ impl FileState {
                 set_modified(path, *modified).with_context(context)
             }
         }
+    }
+
+    /// Whether it is what stands at `path` now, to the time stamp.
+    fn is_at(&self, path: &Path, host: &Host<'_>) -> Result<bool> {
+        let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(false) };
+        let now = Ownership::of(&metadata);
+        Ok(match self {
+            Self::Absent => false,
+            Self::Symlink { target, uid, gid } => {
+                metadata.is_symlink()
+                    && (now.uid, now.gid) == (*uid, *gid)
+                    && fs::read_link(path).is_ok_and(|there| there == *target)
+            }
+            Self::File { content, uid, gid, mode, modified, attributes: had } => {
+                metadata.is_file()
+                    && now == Ownership { uid: *uid, gid: *gid, mode: *mode }
+                    && (metadata.mtime(), metadata.mtime_nsec() as u32) == *modified
+                    && attributes(path).is_ok_and(|attributes| attributes == *had)
+                    && fs::read(path).ok() == Some(content.load(host)?)
+            }
+        })
     }
 
     /// Writes another text to `path`, with owner, mode and attributes of what stood there; root:root 0644 where nothing did.

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::conflict::{Scan, Wrote, ensure_untouched, sha256, undo_placed};
 use super::file_state::FileState;
 use super::{Act, Host, show};
 use crate::system::files::{self, Ownership};
@@ -20,14 +21,30 @@ pub struct InstallProgram {
     pub path: PathBuf,
 }
 
+/// What is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    #[serde(flatten)]
+    state: FileState,
+    /// SHA-256 of the program that is copied, in hexadecimal: its source may be another one when this is undone.
+    #[serde(default)]
+    wrote: String,
+}
+
 impl InstallProgram {
     fn bytes(&self) -> Result<Vec<u8>> {
         fs::read(&self.source).with_context(|| format!("cannot read the program {}", show(&self.source)))
     }
 }
 
+impl Before {
+    fn wrote(&self) -> Wrote {
+        Wrote::Digest(self.wrote.clone())
+    }
+}
+
 impl Act for InstallProgram {
-    type Before = FileState;
+    type Before = Before;
 
     fn changes(&self) -> String {
         format!("copies {} to {} (root:root 0755)", show(&self.source), show(&self.path))
@@ -42,17 +59,29 @@ impl Act for InstallProgram {
             && fs::read(&self.path).is_ok_and(|there| self.bytes().is_ok_and(|ours| ours == there)))
     }
 
-    fn capture(&self, host: &Host<'_>) -> Result<FileState> {
-        FileState::capture(&self.path, host)
+    fn capture(&self, host: &Host<'_>) -> Result<Before> {
+        Ok(Before { wrote: sha256(&self.bytes()?), state: FileState::capture(&self.path, host)? })
     }
 
-    fn apply(&self, _: &Host<'_>, _: &FileState) -> Result<()> {
-        files::replace(&self.path, &self.bytes()?, Ownership::root(0o755))
+    fn apply(&self, host: &Host<'_>, before: &Before) -> Result<()> {
+        ensure_untouched(&self.path, &before.state, &before.wrote(), host)?;
+        let bytes = self.bytes()?;
+        if sha256(&bytes) != before.wrote {
+            bail!(
+                "{} is not the program that it was when the run began: nix-unroot rollback, and begin again",
+                show(&self.source)
+            );
+        }
+        files::replace(&self.path, &bytes, Ownership::root(0o755))
             .with_context(|| format!("cannot install {}", show(&self.path)))
     }
 
-    fn undo(&self, host: &Host<'_>, before: &FileState) -> Result<()> {
-        before.restore(&self.path, host)
+    fn undo(&self, host: &Host<'_>, before: &Before) -> Result<()> {
+        undo_placed(&self.path, &before.state, &before.wrote(), host)
+    }
+
+    fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Before) -> Result<()> {
+        scan.placed(&self.path, &before.state, before.wrote())
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::drain::{Processes, drain};
+use super::drain::{Processes, drain, end_all_of};
 use super::{Act, Host, uid_of};
 use crate::platform::systemd;
 use crate::types::UnitName;
@@ -30,7 +30,8 @@ pub struct KeepStopped {
 }
 
 impl Act for KeepStopped {
-    type Before = ();
+    /// The uid of the user: somebody may remove the account before this is undone.
+    type Before = Option<u32>;
 
     fn changes(&self) -> String {
         "makes sure that nothing of Nix runs, also after a restart in the middle".to_owned()
@@ -44,21 +45,24 @@ impl Act for KeepStopped {
         Ok(false)
     }
 
-    fn capture(&self, _: &Host<'_>) -> Result<()> {
-        Ok(())
+    fn capture(&self, _: &Host<'_>) -> Result<Option<u32>> {
+        uid_of(&self.user).map(Some)
     }
 
-    fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
+    fn apply(&self, host: &Host<'_>, uid: &Option<u32>) -> Result<()> {
         systemd::stop(&self.units)?;
         for pattern in &self.stop_with {
             systemd::stop(&systemd::matching(pattern)?)?;
         }
-        let daemon_uids = [0, uid_of(&self.user)?];
+        let uid = uid.map_or_else(|| uid_of(&self.user), Ok)?;
+        let daemon_uids = [0, uid];
         let processes = Processes { build_uids: &self.build_uids, daemon_uids: &daemon_uids };
         drain(host, &processes, Duration::from_secs(self.drain_timeout))
     }
 
-    fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
-        self.apply(host, &())
+    fn undo(&self, host: &Host<'_>, uid: &Option<u32>) -> Result<()> {
+        self.apply(host, uid)?;
+        // Nobody is to change the store while it goes back to root, and userdel refuses while a process is left.
+        end_all_of(host, uid.map_or_else(|| uid_of(&self.user), Ok)?)
     }
 }

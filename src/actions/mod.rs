@@ -7,20 +7,29 @@
 //!   must lead to the same end from wherever they stopped.
 //! - `undo` gives back what was captured, and is right also when `apply` never began.
 
+mod acl_entry;
 mod append_block;
+pub mod conflict;
 mod copy_into_home;
 mod create_directory;
 mod create_group;
 mod create_user;
 mod database;
+mod delete_tree;
 mod drain;
 mod edit;
 mod file_state;
 mod install_program;
 mod keep_files;
 mod keep_stopped;
+mod load_apparmor_profile;
+mod purge_home;
+mod purge_packages;
 mod put_symlink;
 mod reload_units;
+mod remove_accounts;
+mod remove_block;
+mod remove_directory;
 mod remove_file;
 mod reown;
 mod replace_lines;
@@ -39,6 +48,8 @@ use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use conflict::{Choices, Scan};
+
 /// What an action may use besides its own parameters.
 pub struct Host<'a> {
     /// A directory of this run, root's alone, for what is too large for the journal.
@@ -47,6 +58,8 @@ pub struct Host<'a> {
     pub observer: &'a dyn Observer,
     /// Set when the run is to stop: long actions look at it and return an error.
     pub cancelled: &'a AtomicBool,
+    /// Whose version stays of what somebody else changed.
+    pub choices: Choices,
 }
 
 impl Host<'_> {
@@ -93,6 +106,16 @@ pub trait Act {
     fn apply(&self, host: &Host<'_>, before: &Self::Before) -> Result<()>;
     /// Gives back what was there.
     fn undo(&self, host: &Host<'_>, before: &Self::Before) -> Result<()>;
+    /// Whether it can never be undone. A plan has such steps at its end, and says so; once one has begun, a run only goes
+    /// forward, and what was captured is empty.
+    fn is_irrevocable(&self) -> bool {
+        false
+    }
+    /// Tells the scan what this step wrote, or what others made of it that `undo` cannot decide about. Reads only; `undo`
+    /// looks once more, and fails where there is no choice.
+    fn look_for_conflicts(&self, _: &mut Scan<'_>, _: &Self::Before) -> Result<()> {
+        Ok(())
+    }
 }
 
 macro_rules! actions {
@@ -118,6 +141,11 @@ macro_rules! actions {
             /// How that is undone, for people.
             pub fn undone_by(&self) -> String {
                 match self { $(Self::$variant(action) => action.undone_by(),)* }
+            }
+
+            /// Whether it can never be undone.
+            pub fn is_irrevocable(&self) -> bool {
+                match self { $(Self::$variant(action) => action.is_irrevocable(),)* }
             }
 
             /// Whether all is already so.
@@ -151,6 +179,14 @@ macro_rules! actions {
             pub fn undo(&self, host: &Host<'_>, captured: &str) -> Result<()> {
                 match self { $(Self::$variant(action) => action.undo(host, &from_journal(captured)?),)* }
             }
+
+            /// Looks whether somebody else changed what it did.
+            ///
+            /// # Errors
+            /// As [`Action::apply`].
+            pub fn look_for_conflicts(&self, scan: &mut Scan<'_>, captured: &str) -> Result<()> {
+                match self { $(Self::$variant(action) => action.look_for_conflicts(scan, &from_journal(captured)?),)* }
+            }
         }
     };
 }
@@ -172,8 +208,6 @@ actions! {
     "share-file" => ShareFile(share_file::ShareFile),
     /// Lines of somebody else's file.
     "replace-lines" => ReplaceLines(replace_lines::ReplaceLines),
-    /// A file that goes into the backups.
-    "remove-file" => RemoveFile(remove_file::RemoveFile),
     /// A copy of a program.
     "install-program" => InstallProgram(install_program::InstallProgram),
     /// A file with a given text.
@@ -196,10 +230,33 @@ actions! {
     "hand-over-database" => HandOverDatabase(database::HandOverDatabase),
     /// Owner and mode of one path.
     "set-owner" => SetOwner(set_owner::SetOwner),
+    /// An entry in the access control list of one path.
+    "acl-entry" => AclEntry(acl_entry::AclEntry),
+    /// The kernel knows an AppArmor profile.
+    "load-apparmor-profile" => LoadApparmorProfile(load_apparmor_profile::LoadApparmorProfile),
     /// Owner of everything below a directory.
     "reown" => Reown(reown::Reown),
     /// The finished state is proved on the live machine.
     "verify" => Verify(verify::Verify),
+    /// A file or link goes.
+    "remove-file" => RemoveFile(remove_file::RemoveFile),
+    /// An empty directory goes.
+    "remove-directory" => RemoveDirectory(remove_directory::RemoveDirectory),
+    /// An installer's block in a shell's file goes.
+    "remove-block" => RemoveBlock(remove_block::RemoveBlock),
+    /// Users and groups go.
+    "remove-accounts" => RemoveAccounts(remove_accounts::RemoveAccounts),
+    /// Packages of the distribution go.
+    "purge-packages" => PurgePackages(purge_packages::PurgePackages),
+    /// What Nix's commands left in a home goes.
+    "purge-home" => PurgeHome(purge_home::PurgeHome),
+    /// A directory goes with all that is in it.
+    "delete-tree" => DeleteTree(delete_tree::DeleteTree),
+}
+
+/// What an undoing of something irrevocable says. The engine refuses to come this far.
+fn irrevocable(what: &str) -> Result<()> {
+    bail!("this cannot be undone once it has begun ({what}): nix-unroot resume finishes it")
 }
 
 pub use database::child_main as database_child_main;
@@ -231,6 +288,7 @@ fn gid_of(group: &str) -> Result<u32> {
 
 #[cfg(test)]
 mod test_host {
+    use super::conflict::{Choice, Conflict, Keep};
     use super::*;
 
     /// An observer that says nothing.
@@ -241,9 +299,31 @@ mod test_host {
         fn advance(&self, _: u64, _: u64, _: &str) {}
     }
 
+    /// The conflicts that a scan of this step alone finds.
+    pub fn conflicts<A: Act>(dir: &Path, action: &A, before: &A::Before) -> Vec<Conflict> {
+        let host = host(dir);
+        let mut scan = Scan::new(&host);
+        action.look_for_conflicts(&mut scan, before).unwrap();
+        scan.finish().unwrap().0
+    }
+
+    /// A host on which this was chosen for that conflict.
+    pub fn chosen(dir: &Path, conflict: &Conflict, keep: Keep) -> Host<'static> {
+        let mut host = host(dir);
+        let choice = Choice { path: conflict.path.clone(), digest: conflict.digest.clone(), keep };
+        host.choices.add(&host.backups, vec![choice]).unwrap();
+        assert_eq!(Choices::load(&host.backups).unwrap(), host.choices, "it is written down");
+        host
+    }
+
     /// A host with its backups below `dir`.
     pub fn host(dir: &Path) -> Host<'static> {
         static NEVER: AtomicBool = AtomicBool::new(false);
-        Host { backups: dir.join("backups"), observer: &Silent, cancelled: &NEVER }
+        Host {
+            backups: dir.join("backups"),
+            observer: &Silent,
+            cancelled: &NEVER,
+            choices: Choices::default(),
+        }
     }
 }

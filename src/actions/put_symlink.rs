@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::conflict::{Scan, Wrote, ensure_untouched, undo_placed};
 use super::file_state::FileState;
 use super::{Act, Host, show};
 use crate::system::files;
@@ -39,12 +40,23 @@ impl Act for PutSymlink {
         FileState::capture(&self.path, host)
     }
 
-    fn apply(&self, _: &Host<'_>, _: &FileState) -> Result<()> {
+    fn apply(&self, host: &Host<'_>, before: &FileState) -> Result<()> {
+        ensure_untouched(&self.path, before, &self.wrote(), host)?;
         files::replace_with_symlink(&self.path, &self.target)
             .with_context(|| format!("cannot link {} to {}", show(&self.path), show(&self.target)))
     }
 
     fn undo(&self, host: &Host<'_>, before: &FileState) -> Result<()> {
-        before.restore(&self.path, host)
+        undo_placed(&self.path, before, &self.wrote(), host)
+    }
+
+    fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &FileState) -> Result<()> {
+        scan.placed(&self.path, before, self.wrote())
+    }
+}
+
+impl PutSymlink {
+    fn wrote(&self) -> Wrote {
+        Wrote::Link(self.target.clone())
     }
 }

@@ -1,10 +1,12 @@
-//! A file that has to go: another installer's receipt.
+//! A file or a link goes.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::conflict::{Scan, Wrote, undo_placed};
 use super::file_state::FileState;
 use super::{Act, Host, show};
 use crate::system::files;
@@ -13,7 +15,7 @@ use crate::system::files;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveFile {
-    /// The file or link, in a directory of root's.
+    /// The file or link.
     pub path: PathBuf,
 }
 
@@ -21,7 +23,7 @@ impl Act for RemoveFile {
     type Before = FileState;
 
     fn changes(&self) -> String {
-        format!("puts {} into the run's backups", show(&self.path))
+        format!("removes {}", show(&self.path))
     }
 
     fn undone_by(&self) -> String {
@@ -29,7 +31,7 @@ impl Act for RemoveFile {
     }
 
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {
-        Ok(self.path.symlink_metadata().is_err())
+        Ok(fs::symlink_metadata(&self.path).is_err())
     }
 
     fn capture(&self, host: &Host<'_>) -> Result<FileState> {
@@ -41,28 +43,39 @@ impl Act for RemoveFile {
     }
 
     fn undo(&self, host: &Host<'_>, before: &FileState) -> Result<()> {
-        before.restore(&self.path, host)
+        undo_placed(&self.path, before, &Wrote::Nothing, host)
+    }
+
+    fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &FileState) -> Result<()> {
+        scan.placed(&self.path, before, Wrote::Nothing)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_host::host;
+    use super::super::test_host::{conflicts, host};
     use super::*;
 
     #[test]
-    fn a_large_program_goes_and_comes_back() {
+    fn it_goes_and_comes_back_and_what_took_its_place_is_a_conflict() {
         let dir = tempfile::tempdir().unwrap();
         let host = host(dir.path());
-        std::fs::create_dir(&host.backups).unwrap();
-        let action = RemoveFile { path: dir.path().join("nix-installer") };
-        std::fs::write(&action.path, vec![0xff; 100_000]).unwrap();
+        let action = RemoveFile { path: dir.path().join("file") };
+        assert!(action.is_done(&host).unwrap());
+        fs::write(&action.path, "old\n").unwrap();
         let before = action.capture(&host).unwrap();
         for _ in 0..2 {
             action.apply(&host, &before).unwrap();
+            assert!(action.is_done(&host).unwrap());
         }
-        assert!(action.is_done(&host).unwrap());
-        action.undo(&host, &before).unwrap();
-        assert_eq!(action.capture(&host).unwrap(), before);
+        assert!(conflicts(dir.path(), &action, &before).is_empty());
+        for _ in 0..2 {
+            action.undo(&host, &before).unwrap();
+            assert_eq!(action.capture(&host).unwrap(), before);
+        }
+        fs::write(&action.path, "new\n").unwrap();
+        assert_eq!(conflicts(dir.path(), &action, &before).len(), 1);
+        assert!(action.undo(&host, &before).is_err());
+        assert_eq!(fs::read_to_string(&action.path).unwrap(), "new\n");
     }
 }

@@ -97,7 +97,8 @@ impl Reown {
 }
 
 impl Act for Reown {
-    type Before = ();
+    /// The uid of the new owner: somebody may remove the account before this is undone.
+    type Before = Option<u32>;
 
     fn changes(&self) -> String {
         let what = if self.include_root { "" } else { "what is in " };
@@ -119,11 +120,11 @@ impl Act for Reown {
         Ok(false)
     }
 
-    fn capture(&self, _: &Host<'_>) -> Result<()> {
-        Ok(())
+    fn capture(&self, _: &Host<'_>) -> Result<Option<u32>> {
+        uid_of(&self.user).map(Some)
     }
 
-    fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
+    fn apply(&self, host: &Host<'_>, _: &Option<u32>) -> Result<()> {
         let from = std::iter::once(0).chain(self.also_from.iter().copied()).collect();
         let rule = Rule { from, to_uid: uid_of(&self.user)?, to_gid: gid_of(&self.group)? };
         let record = self.record(host);
@@ -132,12 +133,14 @@ impl Act for Reown {
         self.settle(host, &outcome)
     }
 
-    fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
+    fn undo(&self, host: &Host<'_>, owner: &Option<u32>) -> Result<()> {
         let record = self.record(host);
         if !record.exists() {
             return Ok(());
         }
-        let owner = uid_of(&self.user).context("its owner is needed to know what was changed")?;
+        let owner = owner
+            .map_or_else(|| uid_of(&self.user), Ok)
+            .context("its owner is needed to know what was changed")?;
         let outcome = self.watched(host, |progress| {
             reown::restore(&self.tree(), &record, owner, Some(self.left_overs), progress, host.cancelled)
         })?;

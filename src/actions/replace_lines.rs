@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use super::conflict::Scan;
 use super::edit::{Original, read_or_empty};
 use super::{Act, Host, show};
 
@@ -67,7 +68,12 @@ impl Act for ReplaceLines {
     }
 
     fn undo(&self, host: &Host<'_>, before: &Original) -> Result<()> {
-        before.restore(&self.swapped(&before.read()?, true), host)
+        let Some(file) = before.to_undo(host)? else { return Ok(()) };
+        file.restore(&self.swapped(&file.read()?, true), host)
+    }
+
+    fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {
+        before.look_for_conflicts(scan).map(drop)
     }
 }
 

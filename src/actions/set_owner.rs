@@ -87,8 +87,32 @@ impl Act for SetOwner {
         self.set(self.wanted()?)
     }
 
-    fn undo(&self, _: &Host<'_>, was: &Was) -> Result<()> {
-        self.set(Ownership { uid: was.uid, gid: was.gid, mode: was.mode })
+    /// Owner, group and mode each go back, unless somebody else changed just that since.
+    fn undo(&self, host: &Host<'_>, was: &Was) -> Result<()> {
+        let now = self.now()?;
+        // Without the accounts nobody can tell what was ours, and what belongs to nobody is to go back.
+        let Ok(ours) = self.wanted() else {
+            return self.set(Ownership { uid: was.uid, gid: was.gid, mode: was.mode });
+        };
+        let back = |now, ours, was| if now == ours { was } else { now };
+        let after = Ownership {
+            uid: back(now.uid, ours.uid, was.uid),
+            gid: back(now.gid, ours.gid, was.gid),
+            mode: back(now.mode, ours.mode, was.mode),
+        };
+        if after != (Ownership { uid: was.uid, gid: was.gid, mode: was.mode }) {
+            host.observer.note(&format!(
+                "somebody changed owner or mode of {} since; that stays: {}:{} {:04o} (it was {}:{} {:04o})",
+                show(&self.path),
+                after.uid,
+                after.gid,
+                after.mode,
+                was.uid,
+                was.gid,
+                was.mode
+            ));
+        }
+        self.set(after)
     }
 }
 
@@ -105,6 +129,25 @@ mod tests {
         let action =
             SetOwner { path, owner: "root".to_owned(), group: "root".to_owned(), mode: "0700".to_owned() };
         assert!(action.apply(&host(dir.path()), &Was { uid: 0, gid: 0, mode: 0 }).is_err());
+    }
+
+    #[test]
+    fn what_somebody_else_changed_stays_and_the_rest_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("directory");
+        std::fs::create_dir(&path).unwrap();
+        let action = SetOwner {
+            path: path.clone(),
+            owner: "root".to_owned(),
+            group: "root".to_owned(),
+            mode: "1775".to_owned(),
+        };
+        let host = host(dir.path());
+        let was = Was { uid: 0, gid: 7, mode: 0o755 };
+        action.apply(&host, &was).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o750)).unwrap();
+        action.undo(&host, &was).unwrap();
+        assert_eq!(action.now().unwrap(), Ownership { uid: 0, gid: 7, mode: 0o750 });
     }
 
     #[test]

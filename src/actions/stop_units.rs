@@ -49,7 +49,23 @@ impl Act for StopUnits {
         drain(host, &processes, Duration::from_secs(self.drain_timeout))
     }
 
-    fn undo(&self, _: &Host<'_>, active: &Vec<UnitName>) -> Result<()> {
-        systemd::start(active)
+    fn undo(&self, host: &Host<'_>, active: &Vec<UnitName>) -> Result<()> {
+        let (there, gone): (Vec<_>, Vec<_>) = active
+            .iter()
+            .map(|unit| Ok((unit.clone(), systemd::is_loadable(unit)?)))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .partition(|(_, is_loadable)| *is_loadable);
+        let names =
+            |units: Vec<(UnitName, bool)>| units.into_iter().map(|(unit, _)| unit).collect::<Vec<_>>();
+        let gone = names(gone);
+        if !gone.is_empty() {
+            // Somebody removed the package, say.
+            host.observer.note(&format!(
+                "{} ran before the migration, and is not there any more",
+                systemd::names(&gone)
+            ));
+        }
+        systemd::start(&names(there))
     }
 }

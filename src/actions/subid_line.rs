@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use super::conflict::Scan;
 use super::edit::{AccountLock, Original, read_or_empty};
 use super::{Act, Host, show};
 use crate::types::{SubidRange, parse_subid_file};
@@ -72,7 +73,14 @@ impl Act for SubidLine {
 
     fn undo(&self, host: &Host<'_>, before: &Original) -> Result<()> {
         let _lock = AccountLock::take()?;
-        before.restore(&self.without(&before.read()?), host)
+        match before.to_undo(host)? {
+            Some(file) => file.restore(&self.without(&file.read()?), host),
+            None => Ok(()),
+        }
+    }
+
+    fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {
+        before.look_for_conflicts(scan).map(drop)
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::conflict::{Scan, Wrote, ensure_untouched, undo_placed};
 use super::create_directory::octal;
 use super::file_state::FileState;
 use super::{Act, Host, show};
@@ -24,6 +25,10 @@ pub struct WriteFile {
 }
 
 impl WriteFile {
+    fn wrote(&self) -> Wrote {
+        Wrote::Text(self.text.clone())
+    }
+
     fn is_ours(&self) -> Result<bool> {
         let mode = octal(&self.mode)?;
         let kept = fs::symlink_metadata(&self.path)
@@ -51,35 +56,25 @@ impl Act for WriteFile {
         FileState::capture(&self.path, host)
     }
 
-    fn apply(&self, _: &Host<'_>, _: &FileState) -> Result<()> {
+    fn apply(&self, host: &Host<'_>, before: &FileState) -> Result<()> {
+        ensure_untouched(&self.path, before, &self.wrote(), host)?;
         files::replace(&self.path, self.text.as_bytes(), Ownership::root(octal(&self.mode)?))
             .with_context(|| format!("cannot write {}", show(&self.path)))
     }
 
     fn undo(&self, host: &Host<'_>, before: &FileState) -> Result<()> {
-        let now = FileState::capture(&self.path, host)?;
-        if now != *before && now != FileState::Absent && !self.is_ours()? {
-            let kept = keep_edited(&self.path, host)?;
-            host.observer
-                .note(&format!("{} was edited since; that version is kept as {kept}", show(&self.path)));
-        }
-        before.restore(&self.path, host)
+        undo_placed(&self.path, before, &self.wrote(), host)
     }
-}
 
-/// Keeps what somebody made of our file, beside the run's backups; returns where.
-fn keep_edited(path: &std::path::Path, host: &Host<'_>) -> Result<String> {
-    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    let copy = host.backups.join(format!("edited-{name}"));
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", show(path)))?;
-    files::replace(&copy, &bytes, Ownership::root(0o600))
-        .with_context(|| format!("cannot keep {}", copy.display()))?;
-    Ok(copy.display().to_string())
+    fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &FileState) -> Result<()> {
+        scan.placed(&self.path, before, self.wrote())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_host::host;
+    use super::super::conflict::{Keep, Present};
+    use super::super::test_host::{chosen, conflicts, host};
     use super::*;
 
     #[test]
@@ -99,18 +94,58 @@ mod tests {
         assert_eq!(FileState::capture(&path, &host).unwrap(), before);
     }
 
+    /// What somebody may have made of our file, and whether that is a conflict.
     #[test]
-    fn an_edited_version_is_kept_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let host = host(dir.path());
-        fs::create_dir(&host.backups).unwrap();
-        let path = dir.path().join("unit");
-        let action = WriteFile { path: path.clone(), mode: "0644".to_owned(), text: "ours\n".to_owned() };
-        let before = action.capture(&host).unwrap();
-        action.apply(&host, &before).unwrap();
-        fs::write(&path, "edited\n").unwrap();
-        action.undo(&host, &before).unwrap();
-        assert!(!path.exists());
-        assert_eq!(fs::read_to_string(host.backups.join("edited-unit")).unwrap(), "edited\n");
+    fn what_others_made_of_it_is_never_lost() {
+        type Made = fn(&std::path::Path);
+        let rows: [(&str, bool, Made); 7] = [
+            ("nothing", false, |_| {}),
+            ("deleted", false, |path| fs::remove_file(path).unwrap()),
+            ("put back", false, |path| fs::write(path, "theirs\n").unwrap()),
+            ("edited", true, |path| fs::write(path, "ours\nmore\n").unwrap()),
+            ("not text", true, |path| fs::write(path, b"\xff\x00").unwrap()),
+            ("a link", true, |path| {
+                fs::remove_file(path).unwrap();
+                std::os::unix::fs::symlink("/dev/null", path).unwrap();
+            }),
+            ("a directory", true, |path| {
+                fs::remove_file(path).unwrap();
+                fs::create_dir(path).unwrap();
+                fs::write(path.join("inside"), "kept").unwrap();
+            }),
+        ];
+        for (name, is_conflict, made) in rows {
+            for keep in [Keep::Theirs, Keep::Ours] {
+                let dir = tempfile::tempdir().unwrap();
+                let host = host(dir.path());
+                fs::create_dir(&host.backups).unwrap();
+                let path = dir.path().join("unit");
+                fs::write(&path, "theirs\n").unwrap();
+                let action =
+                    WriteFile { path: path.clone(), mode: "0644".to_owned(), text: "ours\n".to_owned() };
+                let before = action.capture(&host).unwrap();
+                action.apply(&host, &before).unwrap();
+                made(&path);
+                let now = Present::at(&path).unwrap();
+                let found = conflicts(dir.path(), &action, &before);
+                assert_eq!(found.len(), usize::from(is_conflict), "{name}");
+                let Some(conflict) = found.first() else {
+                    action.undo(&host, &before).unwrap();
+                    assert_eq!(FileState::capture(&path, &host).unwrap(), before, "{name}");
+                    continue;
+                };
+                assert!(action.undo(&host, &before).is_err(), "{name}: nobody was asked");
+                assert!(action.apply(&host, &before).is_err(), "{name}: a resumed run does not overwrite it");
+                assert_eq!(Present::at(&path).unwrap(), now, "{name}");
+                let host = chosen(dir.path(), conflict, keep);
+                action.undo(&host, &before).unwrap();
+                if keep == Keep::Theirs {
+                    assert_eq!(Present::at(&path).unwrap(), now, "{name}");
+                } else {
+                    assert_eq!(FileState::capture(&path, &host).unwrap(), before, "{name}");
+                    assert_eq!(Present::at(&host.backups.join("put-aside-unit")).unwrap(), now, "{name}");
+                }
+            }
+        }
     }
 }

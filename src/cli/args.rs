@@ -56,10 +56,12 @@ pub enum Command {
     Audit(AuditArgs),
     /// Lists what keeps store paths alive: processes, links, and links that are remembered while they cannot be seen
     Roots(RootsArgs),
+    /// Removes Nix from this machine, whoever installed it
+    Uninstall(UninstallArgs),
     /// Goes on with a run that was interrupted
     Resume,
     /// Gives back the state before the last migration
-    Rollback,
+    Rollback(RollbackArgs),
     /// Lists runs and their steps
     History {
         /// Only this run
@@ -95,6 +97,33 @@ pub struct AuditArgs {
     /// Exit status 5 when there is something to change
     #[arg(long)]
     pub exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// Whose version stays of what somebody else changed since, where undoing cannot decide: theirs, or ours (the state
+    /// before; theirs is put aside in the backups). Without it each is asked for on a terminal, and nothing is undone elsewhere
+    #[arg(long, value_name = "WHOSE")]
+    pub keep: Option<Whose>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Whose {
+    Theirs,
+    Ours,
+}
+
+#[derive(Debug, Args)]
+pub struct UninstallArgs {
+    /// Shows what would go and what would stay, and writes nothing anywhere
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Leaves /nix as it is
+    #[arg(long)]
+    pub keep_store: bool,
+    /// Removes what Nix's commands left in people's homes, too: profiles' links, channels, caches
+    #[arg(long)]
+    pub purge_homes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -64,14 +64,18 @@ pub enum LockCheck {
     HeldByUs,
 }
 
+/// The plan after which nothing is left that could run unprivileged.
+pub const UNINSTALL: &str = "uninstall";
+
 fn unfinished(run: &Run, flavour: &Flavour) -> Option<String> {
     let how = match run.state {
+        RunState::Applied if run.plan_name == UNINSTALL => return None,
         RunState::Applying => "was interrupted",
         RunState::Undoing => "is half undone",
         RunState::Applied if *flavour != Flavour::Unprivileged => {
             "is applied, but Nix does not run unprivileged any more"
         }
-        RunState::Applied | RunState::Undone => return None,
+        RunState::Applied | RunState::Undone | RunState::Final => return None,
     };
     Some(format!(
         "run {} ({}) {how}: nix-unroot resume or nix-unroot rollback ends it",

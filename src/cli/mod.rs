@@ -2,6 +2,7 @@
 
 mod args;
 mod audit;
+mod conflicts;
 mod exit;
 mod history;
 mod inspect;
@@ -14,6 +15,7 @@ mod roots;
 mod runs;
 mod settings;
 mod table;
+mod uninstall;
 mod verify;
 
 use std::process::ExitCode;
@@ -74,8 +76,9 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Verify => verify::verify(session),
         Command::Audit(args) => audit::audit(session, args),
         Command::Roots(args) => roots::roots(session, args),
+        Command::Uninstall(args) => uninstall::uninstall(session, args),
         Command::Resume => runs::resume(session),
-        Command::Rollback => runs::rollback(session),
+        Command::Rollback(args) => runs::rollback(session, args),
         Command::History { run } => history::history(session, *run),
     }
 }

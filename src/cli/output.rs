@@ -86,15 +86,23 @@ impl Output {
 
     /// A plan in a few lines, before a question.
     pub fn plan_in_short(&self, plan: &Plan) {
+        let undoable = if plan.is_undoable() {
+            "each recorded and undoable"
+        } else {
+            "each recorded; the last cannot be undone"
+        };
         self.line(&format!(
-            "{}: {} steps, each recorded and undoable",
+            "{}: {} steps, {undoable}",
             Style::new().bold().apply_to(&plan.summary),
             plan.steps.len()
         ));
         for (words, count) in plan.stages_in_order() {
             self.line(&format!("  - {words} ({count} {})", if count == 1 { "step" } else { "steps" }));
         }
-        self.line("(nix-unroot migrate --dry-run shows what each step changes and how it is undone)");
+        self.line(&format!(
+            "(nix-unroot {} --dry-run shows what each step changes and how it is undone)",
+            plan.name
+        ));
     }
 
     /// A plan in words: each step with its reason, what it changes and how it is undone.

@@ -8,13 +8,17 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::args::RollbackArgs;
+use super::conflicts;
 use super::exit::Exit;
 use super::progress::Progress;
 use super::{Session, require_root};
+use crate::actions::conflict::{Conflict, Keep};
 use crate::engine::{self, Ending, Engine};
 use crate::journal::{Journal, Lock, LockError, Run, RunState};
 use crate::plan::Plan;
 use crate::platform::paths;
+use crate::system::package_lock::{PackageLockError, PackageLocks};
 
 /// The document of a run with `--json`.
 #[derive(Serialize)]
@@ -22,12 +26,20 @@ pub struct RunDocument {
     version: u32,
     run: Option<i64>,
     outcome: &'static str,
+    /// What nobody chose about, with both versions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    conflicts: Vec<Conflict>,
 }
 
 impl RunDocument {
     /// There was nothing to do.
     pub fn nothing() -> Self {
-        Self { version: 1, run: None, outcome: "nothing-to-do" }
+        Self { version: 1, run: None, outcome: "nothing-to-do", conflicts: Vec::new() }
+    }
+
+    /// Nothing was undone because of these.
+    fn undecided(run: i64, conflicts: Vec<Conflict>) -> Self {
+        Self { version: 1, run: Some(run), outcome: "conflicts", conflicts }
     }
 }
 
@@ -35,23 +47,31 @@ impl RunDocument {
 pub struct Runner {
     journal: Journal,
     _lock: Lock,
+    _packages: PackageLocks,
 }
 
 impl Runner {
-    /// Opens the journal and takes the lock; an exit status when another run holds it.
+    /// Opens the journal and takes the locks; an exit status when another run or a package manager holds one.
     ///
     /// # Errors
-    /// When the journal or the lock cannot be made.
+    /// When the journal or a lock cannot be made.
     pub fn begin(session: &Session) -> Result<std::result::Result<Self, Exit>> {
         let path = Path::new(paths::JOURNAL);
-        match Lock::take(path) {
-            Ok(lock) => Ok(Ok(Self { journal: Journal::open(path)?, _lock: lock })),
-            Err(error @ LockError::Held(_)) => {
-                session.output.error(&error.into());
-                Ok(Err(Exit::Blocked))
-            }
-            Err(error) => Err(error.into()),
-        }
+        let held = |error: anyhow::Error| {
+            session.output.error(&error);
+            Ok(Err(Exit::Blocked))
+        };
+        let lock = match Lock::take(path) {
+            Ok(lock) => lock,
+            Err(error @ LockError::Held(_)) => return held(error.into()),
+            Err(error) => return Err(error.into()),
+        };
+        let packages = match PackageLocks::take() {
+            Ok(locks) => locks,
+            Err(error @ PackageLockError::Io { .. }) => return Err(error.into()),
+            Err(error) => return held(error.into()),
+        };
+        Ok(Ok(Self { journal: Journal::open(path)?, _lock: lock, _packages: packages }))
     }
 
     /// Runs a plan, and says how it ended.
@@ -61,6 +81,19 @@ impl Runner {
     pub fn apply(mut self, session: &Session, plan: &Plan, keep_partial: bool) -> Result<Exit> {
         let run = engine::begin(&mut self.journal, &backups(), plan)?;
         self.drive(session, keep_partial, |engine| engine.apply(run, plan))
+    }
+
+    /// What somebody else changed of what the run did.
+    fn look(&mut self, run: &Run) -> Result<Vec<Conflict>> {
+        let (progress, cancelled) = (Progress::new(false), AtomicBool::new(false));
+        let engine = Engine {
+            journal: &mut self.journal,
+            backups: backups(),
+            observer: &progress,
+            cancelled: &cancelled,
+            keep_partial: false,
+        };
+        engine.conflicts(run)
     }
 
     fn drive(
@@ -84,11 +117,13 @@ impl Runner {
         };
         let ended = work(&mut engine);
         drop(progress);
-        let run = self.journal.runs().ok().and_then(|runs| Some(runs.last()?.id));
+        let run = self.journal.runs().ok().and_then(|mut runs| runs.pop());
+        let done =
+            run.as_ref().and_then(|run| Plan::read(&run.plan).ok()).map_or(String::new(), |plan| plan.done);
         let below = self.journal.current().ok().flatten().filter(|run| run.state == RunState::Applied);
         let (exit, outcome) = match ended {
             Ok(ending) => {
-                let told = tell(session, &ending);
+                let told = tell(session, &ending, &done);
                 if let (Ending::Undone, Some(run)) = (&ending, below) {
                     let (id, name) = (run.id, run.plan_name);
                     session.output.message(&format!(
@@ -99,11 +134,13 @@ impl Runner {
             }
             Err(error) => {
                 session.output.error(&error.context("the run was stopped where it was"));
-                tell(session, &Ending::Stuck)
+                tell(session, &Ending::Stuck, &done)
             }
         };
+        let run = run.map(|run| run.id);
         // The run is what it is, also when nobody reads of it.
-        let _ = session.output.document(&RunDocument { version: 1, run, outcome });
+        let document = RunDocument { version: 1, run, outcome, conflicts: Vec::new() };
+        let _ = session.output.document(&document);
         Ok(exit)
     }
 }
@@ -112,17 +149,21 @@ fn backups() -> PathBuf {
     Path::new(paths::STATE_DIR).join("backups")
 }
 
-fn tell(session: &Session, ending: &Ending) -> (Exit, &'static str) {
+/// Says how a run ended, `done` being what its plan says of that.
+fn tell(session: &Session, ending: &Ending, done: &str) -> (Exit, &'static str) {
+    let done = format!("done: {done}");
     let (exit, outcome, text) = match ending {
-        Ending::Applied => (
-            Exit::Done,
-            "applied",
-            "done: Nix runs unprivileged; nix-unroot rollback gives back the state before",
-        ),
+        Ending::Applied => (Exit::Done, "applied", done.as_str()),
+        Ending::Final => (Exit::Done, "final", done.as_str()),
         Ending::Undone => (Exit::Done, "undone", "done: everything is as it was before"),
         Ending::FailedAndUndone => {
             (Exit::Failed, "failed-and-undone", "failed; what had been done is undone")
         }
+        Ending::Undecided => (
+            Exit::Blocked,
+            "conflicts",
+            "nothing was undone: somebody else changed what is named above since; nix-unroot rollback shows both versions",
+        ),
         Ending::Stuck => (
             Exit::Stuck,
             "stuck",
@@ -141,19 +182,22 @@ pub fn resume(session: &Session) -> Result<Exit> {
         session,
         "there is no interrupted run: nothing to do",
         |run| {
-            (!matches!(run.state, RunState::Applied | RunState::Undone)).then(|| match run.state {
+            (!matches!(run.state, RunState::Applied | RunState::Undone | RunState::Final)).then(|| match run
+                .state
+            {
                 RunState::Undoing => {
                     format!("Go on undoing run {} ({}, begun {})?", run.id, run.plan_name, run.started)
                 }
                 _ => format!("Go on with run {} ({}, begun {})?", run.id, run.plan_name, run.started),
             })
         },
+        None,
         |engine, run| engine.resume(run),
     )
 }
 
 /// `rollback`.
-pub fn rollback(session: &Session) -> Result<Exit> {
+pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
     require_root("rolling back")?;
     with_current(
         session,
@@ -164,14 +208,19 @@ pub fn rollback(session: &Session) -> Result<Exit> {
                 run.id, run.plan_name, run.started
             ))
         },
+        Some(&|found| conflicts::choose(session, found, args.keep)),
         |engine, run| engine.roll_back(run),
     )
 }
+
+/// Finds out whose version stays of each conflict; `None` when nobody says.
+type Choose<'a> = dyn Fn(&[Conflict]) -> Result<Option<Vec<(Conflict, Keep)>>> + 'a;
 
 fn with_current(
     session: &Session,
     nothing: &str,
     question: impl Fn(&Run) -> Option<String>,
+    choose: Option<&Choose<'_>>,
     work: impl FnOnce(&mut Engine<'_>, &Run) -> Result<Ending>,
 ) -> Result<Exit> {
     if !Path::new(paths::JOURNAL).exists() {
@@ -179,7 +228,7 @@ fn with_current(
         session.output.document(&RunDocument::nothing())?;
         return Ok(Exit::Done);
     }
-    let runner = match Runner::begin(session)? {
+    let mut runner = match Runner::begin(session)? {
         Ok(runner) => runner,
         Err(exit) => return Ok(exit),
     };
@@ -189,9 +238,23 @@ fn with_current(
         session.output.document(&RunDocument::nothing())?;
         return Ok(Exit::Done);
     };
+    let mut chosen = Vec::new();
+    if let Some(choose) = choose {
+        let found = runner.look(&run)?;
+        match choose(&found)? {
+            Some(all) => chosen = all,
+            None => {
+                session.output.document(&RunDocument::undecided(run.id, found))?;
+                return Ok(Exit::Blocked);
+            }
+        }
+    }
     if !session.confirm(&question)? {
         session.output.message("nothing was changed");
         return Ok(Exit::Failed);
     }
-    runner.drive(session, false, |engine| work(engine, &run))
+    runner.drive(session, false, |engine| {
+        engine.choose(&run, &chosen)?;
+        work(engine, &run)
+    })
 }

@@ -6,6 +6,7 @@
 //!        doing | done -> undoing -> undone      in reverse order
 //! run:   applying -> applied                    all steps done or skipped
 //!        applying | applied -> undoing -> undone
+//!        applying -> final                      all steps done, and the last of them can never be undone
 //! ```
 //!
 //! A process that dies anywhere leaves a run that is "applying" or "undoing". [`Engine::resume`] goes on in the
@@ -21,6 +22,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
+use crate::actions::conflict::{Choice, Choices, Conflict, Keep, Scan};
 use crate::actions::{Host, Observer};
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState};
 use crate::plan::{Plan, Step};
@@ -62,10 +64,14 @@ pub enum Ending {
     Applied,
     /// A step failed, and all that was done is undone.
     FailedAndUndone,
+    /// All steps are done, and what they did cannot be undone.
+    Final,
     /// All is undone, as asked.
     Undone,
     /// A step failed, and what was done stays (`--keep-partial`), or undoing failed too.
     Stuck,
+    /// Somebody else changed what the run did, and nobody chose whose version stays: nothing was undone.
+    Undecided,
 }
 
 /// Records a new run of `plan`; returns its number.
@@ -74,9 +80,12 @@ pub enum Ending {
 /// When an earlier run is not ended, or is one that this plan does not go on top of: undoing this one would not undo that one. When the
 /// journal cannot be written.
 pub fn begin(journal: &mut Journal, backups: &Path, plan: &Plan) -> Result<i64> {
-    if let Some(run) =
-        journal.current()?.filter(|run| !(plan.goes_on_top() && run.state == RunState::Applied))
-    {
+    let below = journal.current()?;
+    if let Some(run) = below.filter(|run| !(plan.goes_on_top && run.state == RunState::Applied)) {
+        if run.state == RunState::Applied && recorded_plan(&run)?.ends_here {
+            journal.set_run(run.id, RunState::Final)?;
+            return begin(journal, backups, plan);
+        }
         bail!(
             "run {} ({}) is not undone: nix-unroot rollback ends it, nix-unroot history shows it",
             run.id,
@@ -141,6 +150,7 @@ impl<'a> Engine<'a> {
             RunState::Undoing => self.back(run.id, &plan, Ending::Undone),
             RunState::Applied => Ok(Ending::Applied),
             RunState::Undone => Ok(Ending::Undone),
+            RunState::Final => Ok(Ending::Final),
         }
     }
 
@@ -150,6 +160,29 @@ impl<'a> Engine<'a> {
     /// As [`Engine::resume`].
     pub fn roll_back(&mut self, run: &Run) -> Result<Ending> {
         self.back(run.id, &recorded_plan(run)?, Ending::Undone)
+    }
+
+    /// What somebody else changed of what `run` did since, and nobody has chosen about yet.
+    ///
+    /// # Errors
+    /// As [`Engine::resume`], and when what is there now cannot be read.
+    pub fn conflicts(&self, run: &Run) -> Result<Vec<Conflict>> {
+        let plan = recorded_plan(run)?;
+        Ok(scan(&self.host(run.id)?, &plan, &self.records(run.id, &plan)?)?.0)
+    }
+
+    /// Writes down whose version stays of each of these.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn choose(&self, run: &Run, chosen: &[(Conflict, Keep)]) -> Result<()> {
+        let mut host = self.host(run.id)?;
+        let choice = |(conflict, keep): &(Conflict, Keep)| Choice {
+            path: conflict.path.clone(),
+            digest: conflict.digest.clone(),
+            keep: *keep,
+        };
+        host.choices.add(&host.backups, chosen.iter().map(choice).collect())
     }
 
     fn forward(&mut self, run: i64, plan: &Plan) -> Result<Ending> {
@@ -166,15 +199,29 @@ impl<'a> Engine<'a> {
             self.observer.step_ends(Direction::Forward, index, step, &ending);
             if let StepEnding::Failed(error) = ending {
                 self.record_error(run, index, &error);
-                return match self.keep_partial {
+                return match self.keep_partial || self.is_past_return(run, plan)?.is_some() {
                     true => Ok(Ending::Stuck),
                     false => self.back(run, plan, Ending::FailedAndUndone),
                 };
             }
         }
-        self.journal.set_run(run, RunState::Applied)?;
+        let (state, ending) = match self.is_past_return(run, plan)? {
+            Some(_) => (RunState::Final, Ending::Final),
+            None => (RunState::Applied, Ending::Applied),
+        };
+        self.journal.set_run(run, state)?;
         checkpoint::reach("run:applied");
-        Ok(Ending::Applied)
+        Ok(ending)
+    }
+
+    /// The first step that has begun and can never be undone.
+    fn is_past_return<'p>(&self, run: i64, plan: &'p Plan) -> Result<Option<&'p Step>> {
+        let begun = |record: &StepRecord| !matches!(record.state, StepState::Pending | StepState::Skipped);
+        let steps = plan.steps.iter().zip(self.records(run, plan)?);
+        Ok(steps
+            .filter(|(step, record)| step.action.is_irrevocable() && begun(record))
+            .map(|(step, _)| step)
+            .next())
     }
 
     /// An error that cannot be recorded (the disk may be full) was shown already, and must not keep us from undoing.
@@ -221,6 +268,15 @@ impl<'a> Engine<'a> {
 
     /// Undoes steps, the last first, and stops at the first that cannot be undone: those before it rely on it.
     fn back(&mut self, run: i64, plan: &Plan, ending: Ending) -> Result<Ending> {
+        if let Some(step) = self.is_past_return(run, plan)? {
+            bail!(
+                "run {run} cannot be undone any more: it has begun what cannot be taken back ({}); nix-unroot resume finishes it",
+                step.action.changes()
+            );
+        }
+        if self.has_conflicts(run, plan)? {
+            return Ok(if ending == Ending::Undone { Ending::Undecided } else { Ending::Stuck });
+        }
         self.journal.set_run(run, RunState::Undoing)?;
         checkpoint::reach("run:undoing");
         // A signal stopped the way forward, or an earlier run; going back is not to be stopped halfway by the same one.
@@ -257,6 +313,17 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
+    /// Whether somebody has to choose before this run is undone. All conflicts are found before the first step is undone.
+    fn has_conflicts(&self, run: i64, plan: &Plan) -> Result<bool> {
+        let mut host = self.host(run)?;
+        let (found, follow) = scan(&host, plan, &self.records(run, plan)?)?;
+        for conflict in &found {
+            self.observer.as_observer().note(&format!("{}: {}", conflict.path.display(), conflict.reason));
+        }
+        host.choices.add(&host.backups, follow)?;
+        Ok(!found.is_empty())
+    }
+
     fn records(&self, run: i64, plan: &Plan) -> Result<Vec<StepRecord>> {
         let records = self.journal.steps(run)?;
         let same = records.len() == plan.steps.len()
@@ -274,8 +341,25 @@ impl<'a> Engine<'a> {
             .mode(0o700)
             .create(&backups)
             .with_context(|| format!("cannot make the directory {}", backups.display()))?;
-        Ok(Host { backups, observer: self.observer.as_observer(), cancelled: self.cancelled })
+        let choices = Choices::load(&backups)?;
+        Ok(Host { backups, observer: self.observer.as_observer(), cancelled: self.cancelled, choices })
     }
+}
+
+/// What others changed of what the steps did that nobody has chosen about yet, and the choices that follow by themselves.
+fn scan(host: &Host<'_>, plan: &Plan, records: &[StepRecord]) -> Result<(Vec<Conflict>, Vec<Choice>)> {
+    let mut scan = Scan::new(host);
+    for (step, record) in plan.steps.iter().zip(records) {
+        if let Some(captured) = &record.captured
+            && record.state != StepState::Undone
+        {
+            let context = || format!("cannot look at what the step {} did", step.id);
+            step.action.look_for_conflicts(&mut scan, captured).with_context(context)?;
+        }
+    }
+    let (mut found, follow) = scan.finish()?;
+    found.retain(|conflict| !host.choices.has(conflict));
+    Ok((found, follow))
 }
 
 fn recorded_plan(run: &Run) -> Result<Plan> {

@@ -197,15 +197,14 @@ fn an_undo_that_fails_stops_and_the_next_one_goes_on() {
     let plan = bench.plan(&["a", "b"]);
     bench.apply(false, &plan);
     let run = bench.journal.current().unwrap().unwrap();
-    // A directory in the file's place cannot be removed as a file.
     let blocked = bench.file("a");
-    fs::remove_file(&blocked).unwrap();
-    fs::create_dir(&blocked).unwrap();
+    let chattr = |flag: &str| std::process::Command::new("chattr").arg(flag).arg(&blocked).status().unwrap();
+    assert!(chattr("+i").success(), "the temporary directory's file system has no immutable files");
     let (seen, ended) = bench.run(false, |engine| engine.roll_back(&run));
+    assert!(chattr("-i").success());
     assert_eq!((seen.as_str(), ended), ("b:undo a:undo-failed", Ending::Stuck));
     let recorded = bench.journal.steps(run.id).unwrap();
-    assert!(recorded[0].error.as_deref().is_some_and(|error| error.contains("neither a file nor a link")));
-    fs::remove_dir(&blocked).unwrap();
+    assert!(recorded[0].error.as_deref().is_some_and(|error| error.contains("not permitted")));
     let run = bench.journal.current().unwrap().unwrap();
     let (seen, ended) = bench.run(false, |engine| engine.resume(&run));
     assert_eq!((seen.as_str(), ended), ("a:undo", Ending::Undone));
@@ -251,4 +250,64 @@ fn backups_of_a_forgotten_run_are_not_added_to() {
     bench.apply(false, &plan);
     assert!(!old.join("owners").exists());
     assert_eq!(fs::read_dir(bench.dir.path().join("backups")).unwrap().count(), 2, "it is kept aside");
+}
+
+/// Two steps write one file, as a unit is masked first and written later.
+fn written_twice(bench: &Bench) -> Plan {
+    let text = bench.plan(&["a", "b", "c"]).to_toml().unwrap();
+    let (c, a) = (bench.file("c"), bench.file("a"));
+    Plan::read(&text.replace(&c.display().to_string(), &a.display().to_string())).unwrap()
+}
+
+#[test]
+fn nothing_is_undone_before_somebody_chose() {
+    for (keep, left) in [(Keep::Theirs, Some("theirs")), (Keep::Ours, None)] {
+        let mut bench = Bench::new();
+        let plan = written_twice(&bench);
+        bench.apply(false, &plan);
+        fs::write(bench.file("a"), "theirs").unwrap();
+        let run = bench.journal.current().unwrap().unwrap();
+        let (seen, ended) = bench.run(false, |engine| engine.roll_back(&run));
+        assert_eq!((seen.as_str(), ended), ("", Ending::Undecided));
+        assert_eq!(bench.journal.current().unwrap().unwrap().state, RunState::Applied);
+        let (seen, ended) = bench.run(false, |engine| {
+            let found = engine.conflicts(&run)?;
+            assert_eq!(found.len(), 1, "one path is one conflict: {found:?}");
+            assert_eq!(
+                (found[0].before.what.as_str(), found[0].ours.text.as_deref()),
+                ("nothing", Some("c"))
+            );
+            engine.choose(&run, &[(found[0].clone(), keep)])?;
+            engine.roll_back(&run)
+        });
+        assert_eq!((seen.as_str(), ended), ("c:undo b:undo a:undo", Ending::Undone));
+        assert_eq!(fs::read_to_string(bench.file("a")).ok().as_deref(), left);
+        let aside = bench.file("backups/run-1/put-aside-a");
+        assert_eq!(fs::read_to_string(aside).ok().as_deref(), (keep == Keep::Ours).then_some("theirs"));
+    }
+}
+
+#[test]
+fn what_was_put_back_by_somebody_else_is_no_conflict() {
+    let mut bench = Bench::new();
+    let plan = written_twice(&bench);
+    fs::write(bench.file("a"), "before").unwrap();
+    bench.apply(false, &plan);
+    fs::write(bench.file("a"), "before").unwrap();
+    let run = bench.journal.current().unwrap().unwrap();
+    let (_, ended) = bench.run(false, |engine| engine.roll_back(&run));
+    assert_eq!((ended, bench.files()), (Ending::Undone, vec!["a".to_owned()]));
+    assert_eq!(fs::read_to_string(bench.file("a")).unwrap(), "before");
+}
+
+#[test]
+fn a_failing_run_does_not_undo_over_somebody_elses_change() {
+    let mut bench = Bench::new();
+    let plan = bench.plan(&["a", "bad"]);
+    bench.apply(true, &plan);
+    fs::write(bench.file("a"), "theirs").unwrap();
+    let run = bench.journal.current().unwrap().unwrap();
+    let (_, ended) = bench.run(false, |engine| engine.resume(&run));
+    assert_eq!(ended, Ending::Stuck);
+    assert_eq!(fs::read_to_string(bench.file("a")).unwrap(), "theirs");
 }

@@ -6,11 +6,13 @@
 //! root it is opened by a child that is `nobody`: nothing that another user wrote is parsed by root, and what
 //! may not be written cannot be.
 
+use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::libc;
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +66,12 @@ const NOT_PERMITTED: &str = "permission denied";
 
 /// Reads the database at `path` in this process.
 pub(crate) fn read_here(path: &Path) -> Result<Contents, String> {
-    std::fs::File::open(path).map_err(|error| super::reader::reason(&error))?;
+    // Its owner may have put a FIFO in its place, which nobody ever writes to.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let is_file = file.and_then(|file| Ok(file.metadata()?.is_file()));
+    if !is_file.map_err(|error| super::reader::reason(&error))? {
+        return Err("it is not a regular file".to_owned());
+    }
     let uri = uri(path)?;
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -36,6 +36,7 @@ use std::path::{Path, PathBuf};
 
 pub use child::{PROBE_USERNS, READ_DATABASE, RUN_VERSION, child_main};
 pub use machine::Machine;
+pub use nix_conf::Unsandboxed;
 pub(crate) use nix_paths::named as nix_paths_named;
 pub use processes::{RawProcess, running as running_processes};
 pub(crate) use reader::Reader;
@@ -285,6 +286,8 @@ pub struct Store {
     pub free_bytes: u64,
     /// Inodes used on its file system: an upper bound of what a re-own will visit.
     pub used_inodes: u64,
+    /// Whether its file system has access control lists (acl(5)).
+    pub access_lists: bool,
 }
 
 /// Nix's database.
@@ -545,6 +548,8 @@ pub struct UserNamespaces {
     pub unprivileged_clone: Option<bool>,
     /// `kernel.apparmor_restrict_unprivileged_userns` is 1.
     pub apparmor_restricted: bool,
+    /// `apparmor_parser` is installed, which loads profiles.
+    pub apparmor_parser: bool,
     /// The live probe: a process made one, and wrote its map. `Err` holds the system's reason.
     pub probe: Result<(), String>,
 }

@@ -17,7 +17,27 @@ const ALIASES: [(&str, &str); 4] = [
     ("build-chroot-dirs", "sandbox-paths"),
 ];
 
+/// Which builds may run without a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsandboxed {
+    /// None: `sandbox = true`, Nix's default on Linux.
+    Never,
+    /// Those with `__noChroot`: `sandbox = relaxed`.
+    Marked,
+    /// All: `sandbox = false`.
+    Always,
+}
+
 impl Facts {
+    /// Which builds `nix.conf` lets run without a sandbox.
+    pub fn unsandboxed_builds(&self) -> Unsandboxed {
+        match self.effective_setting("sandbox").as_deref() {
+            Some("relaxed") => Unsandboxed::Marked,
+            Some("false") => Unsandboxed::Always,
+            _ => Unsandboxed::Never,
+        }
+    }
+
     /// The value of a setting as the system's `nix.conf` gives it: a later one wins, `extra-NAME` is added with a space. `None`
     /// when no file sets it, so that Nix's own default counts.
     pub fn effective_setting(&self, name: &str) -> Option<String> {

@@ -69,6 +69,7 @@ pub fn debian_sample() -> Facts {
             mode: 0o1775,
             free_bytes: 50 << 30,
             used_inodes: 500_000,
+            access_lists: true,
         }),
         database: Some(Database {
             path: "/nix/var/nix/db/db.sqlite".into(),
@@ -135,6 +136,7 @@ pub fn debian_sample() -> Facts {
             max: Some(63_000),
             unprivileged_clone: Some(true),
             apparmor_restricted: false,
+            apparmor_parser: false,
             probe: Ok(()),
         },
         subuid: parse("alice:100000:65536\n"),

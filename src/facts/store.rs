@@ -7,6 +7,7 @@ use nix::sys::statvfs::statvfs;
 use super::Store;
 use super::reader::Reader;
 use crate::platform::paths::NIX_STATE;
+use crate::system::access_list::ACCESS_LIST;
 use crate::types::STORE_DIR;
 
 pub(crate) fn gather(reader: &Reader<'_>) -> Option<Store> {
@@ -24,7 +25,13 @@ pub(crate) fn gather(reader: &Reader<'_>) -> Option<Store> {
         mode: owner.mode,
         free_bytes,
         used_inodes,
+        access_lists: access_lists(reader),
     })
+}
+
+/// A file system without them answers otherwise than with "none here".
+fn access_lists(reader: &Reader<'_>) -> bool {
+    reader.machine.host(Path::new(STORE_DIR)).is_ok_and(|path| xattr::get(path, ACCESS_LIST).is_ok())
 }
 
 /// Bytes free where this tool will keep its journal and backups, for root.

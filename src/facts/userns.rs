@@ -1,6 +1,7 @@
 //! User namespaces: what the settings say, and whether one can really be made.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
@@ -9,6 +10,7 @@ use nix::unistd::{getegid, geteuid};
 use super::UserNamespaces;
 use super::child::{NOBODY, PROBE_USERNS, ask};
 use super::reader::Reader;
+use crate::system::command::SAFE_PATH;
 
 pub(crate) fn gather(reader: &Reader<'_>) -> UserNamespaces {
     let number = |path: &str| reader.text(path).and_then(|text| text.trim().parse::<u64>().ok());
@@ -16,6 +18,9 @@ pub(crate) fn gather(reader: &Reader<'_>) -> UserNamespaces {
         max: number("/proc/sys/user/max_user_namespaces"),
         unprivileged_clone: number("/proc/sys/kernel/unprivileged_userns_clone").map(|value| value != 0),
         apparmor_restricted: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1),
+        apparmor_parser: SAFE_PATH
+            .split(':')
+            .any(|directory| reader.machine.exists(Path::new(directory).join("apparmor_parser"))),
         probe: probe(reader),
     }
 }

@@ -1,8 +1,9 @@
 //! What the kernel and the init system must offer.
 
-use super::Severity::Blocker;
+use super::Severity::{Blocker, Info};
 use super::{Check, Options, Seen};
-use crate::facts::{Facts, Init};
+use crate::facts::{Facts, Flavour, Init, Unsandboxed};
+use crate::system::command::SAFE_PATH;
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -19,9 +20,21 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         key: "userns-restricted",
-        severity: Blocker,
-        title: "user namespaces are restricted for processes without privileges, and the gate needs one",
+        severity: Info,
+        title: "user namespaces are restricted for processes without privileges; the gate gets an exception of its own",
         see: restricted,
+    },
+    Check {
+        key: "apparmor-parser-missing",
+        severity: Blocker,
+        title: "AppArmor restricts user namespaces, and the program that could load an exception for the gate is missing",
+        see: no_parser,
+    },
+    Check {
+        key: "store-without-access-lists",
+        severity: Blocker,
+        title: "nix.conf lets builds run without a sandbox, and the store's file system cannot let them make their outputs",
+        see: no_access_lists,
     },
 ];
 
@@ -59,19 +72,44 @@ fn impossible(facts: &Facts, options: &Options) -> Option<Seen> {
         .then(|| Seen::new(format!("a process without privileges tried: {reason}")).remedy(remedy))
 }
 
+/// Settings that keep the probe from it, and not the gate.
 fn restricted(facts: &Facts, _: &Options) -> Option<Seen> {
     let namespaces = &facts.user_namespaces;
-    if namespaces.unprivileged_clone == Some(false) {
-        let setting = "kernel.unprivileged_userns_clone";
-        return Some(
-            Seen::new(format!("{setting} is 0"))
-                .remedy("allow them, and make that last in /etc/sysctl.d")
-                .command(&["sysctl", "-w", &format!("{setting}=1")]),
-        );
-    }
-    namespaces.apparmor_restricted.then(|| {
-        Seen::new("kernel.apparmor_restrict_unprivileged_userns is 1")
-            .remedy("lift the restriction, and make that last in /etc/sysctl.d")
-            .command(&["sysctl", "-w", "kernel.apparmor_restrict_unprivileged_userns=0"])
+    let clone = namespaces.unprivileged_clone == Some(false);
+    let (seen, does) = match (clone, namespaces.apparmor_restricted) {
+        (false, false) => return None,
+        (true, false) => (CLONE, GRANTS),
+        (false, true) => (APPARMOR, "installs and loads an AppArmor profile for it"),
+        (true, true) => (
+            "kernel.unprivileged_userns_clone is 0 and kernel.apparmor_restrict_unprivileged_userns is 1",
+            "grants the gate's unit CAP_SYS_ADMIN, which it gives up once it has a namespace, and loads an AppArmor profile for it",
+        ),
+    };
+    let remedy = match facts.flavour {
+        Flavour::Unprivileged => format!(
+            "nothing, if Nix works; if it was set after the migration: nix-unroot rollback, and migrate again, which {does}"
+        ),
+        _ => format!("nothing: the migration {does}"),
+    };
+    Some(Seen::new(seen).remedy(remedy))
+}
+
+fn no_parser(facts: &Facts, _: &Options) -> Option<Seen> {
+    let namespaces = &facts.user_namespaces;
+    (namespaces.apparmor_restricted && !namespaces.apparmor_parser).then(|| {
+        Seen::new(format!("{APPARMOR}, and there is no apparmor_parser in {SAFE_PATH}"))
+            .remedy("install the package apparmor")
     })
 }
+
+fn no_access_lists(facts: &Facts, _: &Options) -> Option<Seen> {
+    let store = facts.store.as_ref().filter(|store| !store.access_lists)?;
+    (facts.unsandboxed_builds() != Unsandboxed::Never).then(|| {
+        Seen::new(format!("the file system of {} has no access control lists", store.path.display()))
+            .remedy("turn them on (zfs: acltype=posixacl), or set sandbox = true in nix.conf")
+    })
+}
+
+const CLONE: &str = "kernel.unprivileged_userns_clone is 0";
+const APPARMOR: &str = "kernel.apparmor_restrict_unprivileged_userns is 1";
+const GRANTS: &str = "grants the gate's unit CAP_SYS_ADMIN, which it gives up once it has a namespace";

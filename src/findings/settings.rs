@@ -2,7 +2,7 @@
 
 use super::Severity::{Info, Warning};
 use super::{Check, Options, Seen};
-use crate::facts::{Facts, Flavour};
+use crate::facts::{Facts, Flavour, Unsandboxed};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -20,7 +20,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         key: "sandbox-off",
         severity: Warning,
-        title: "builds are not, or not always, isolated; after a migration they are",
+        title: "builds are not, or not always, isolated",
         see: sandbox,
     },
     Check {
@@ -71,12 +71,19 @@ fn drop_ins(facts: &Facts, _: &Options) -> Option<Seen> {
 }
 
 fn sandbox(facts: &Facts, _: &Options) -> Option<Seen> {
-    let value = facts.effective_setting("sandbox").filter(|value| value == "false" || value == "relaxed")?;
-    Some(
-        Seen::new(format!("nix.conf sets sandbox = {value}")).remedy(
-            "build what your users need once with `--option sandbox true`, to see what depends on it",
+    let (value, remedy) = match facts.unsandboxed_builds() {
+        Unsandboxed::Never => return None,
+        Unsandboxed::Marked => (
+            "relaxed",
+            "it stays so: /nix/store gets an access entry with which builds marked __noChroot make their outputs, under ids of their own",
         ),
-    )
+        Unsandboxed::Always => (
+            "false",
+            "after a migration builds are sandboxed, unless a trusted user says --option sandbox false; build what your users need once with \
+             --option sandbox true, to see what depends on it",
+        ),
+    };
+    Some(Seen::new(format!("nix.conf sets sandbox = {value}")).remedy(remedy))
 }
 
 fn sandbox_fallback(facts: &Facts, _: &Options) -> Option<Seen> {

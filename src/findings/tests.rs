@@ -143,7 +143,28 @@ fn the_kernel_and_init() {
             },
             &["userns-restricted"],
         ),
-        ("apparmor", |f, _| f.user_namespaces.apparmor_restricted = true, &["userns-restricted"]),
+        (
+            "apparmor",
+            |f, _| {
+                f.user_namespaces.apparmor_restricted = true;
+                f.user_namespaces.apparmor_parser = true;
+            },
+            &["userns-restricted"],
+        ),
+        (
+            "apparmor without its tools",
+            |f, _| f.user_namespaces.apparmor_restricted = true,
+            &["apparmor-parser-missing", "userns-restricted"],
+        ),
+        ("no lists, and no need", |f, _| f.store.as_mut().unwrap().access_lists = false, &[]),
+        (
+            "no lists",
+            |f, _| {
+                f.store.as_mut().unwrap().access_lists = false;
+                set(f, &[("sandbox", "relaxed")]);
+            },
+            &["sandbox-off", "store-without-access-lists"],
+        ),
         ("an old kernel without the settings", |f, _| f.user_namespaces.max = None, &[]),
     ]);
 }

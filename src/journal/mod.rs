@@ -71,6 +71,8 @@ pub enum RunState {
     Undoing,
     /// All is as it was.
     Undone,
+    /// All steps are done, and they cannot be undone.
+    Final,
 }
 
 /// How far a step is.
@@ -215,7 +217,7 @@ impl Journal {
     /// # Errors
     /// When it cannot be written.
     pub fn set_run(&self, run: i64, state: RunState) -> Result<(), JournalError> {
-        let ended = matches!(state, RunState::Applied | RunState::Undone);
+        let ended = matches!(state, RunState::Applied | RunState::Undone | RunState::Final);
         self.with(|connection| {
             connection.execute(
                 "UPDATE runs SET state = ?2, finished = CASE WHEN ?3 THEN datetime('now') END WHERE id = ?1",
@@ -273,12 +275,16 @@ impl Journal {
         rows.into_iter().map(|(run, state)| Ok(Run { state: self.known(&state)?, ..run })).collect()
     }
 
-    /// The last run that is not fully undone: the one that `resume` and `rollback` are about.
+    /// The last run that can go on or back: the one that `resume` and `rollback` are about.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn current(&self) -> Result<Option<Run>, JournalError> {
-        Ok(self.runs()?.into_iter().rev().find(|run| run.state != RunState::Undone))
+        Ok(self
+            .runs()?
+            .into_iter()
+            .rev()
+            .find(|run| !matches!(run.state, RunState::Undone | RunState::Final)))
     }
 
     /// The steps of a run, in the plan's order.

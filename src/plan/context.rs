@@ -9,14 +9,14 @@ use toml::Value;
 use super::carried_over::carried_over;
 use super::options::Options;
 use super::range::build_range;
-use crate::facts::Facts;
+use crate::facts::{Facts, Unsandboxed};
 use crate::findings;
 use crate::platform::paths;
 
 /// The values of one machine. A name without a value (`None`) leaves out the parameter that it stands for.
 #[derive(Clone, Debug)]
 pub struct Context {
-    values: BTreeMap<String, Option<Value>>,
+    pub(super) values: BTreeMap<String, Option<Value>>,
 }
 
 impl Context {
@@ -43,6 +43,7 @@ impl Context {
         let left_behind = ["/nix/receipt.json", "/nix/nix-installer"]
             .into_iter()
             .filter(|path| !options.keep_installer && facts.owner_of(path).is_some());
+        let keeps = facts.unsandboxed_builds();
 
         let values = [
             ("nix_user", text(&options.nix_user)),
@@ -81,6 +82,11 @@ impl Context {
             ("ssh_files", copied(options.share.ssh, "/root/.ssh")),
             ("aws_files", copied(options.share.aws, "/root/.aws")),
             ("left_behind", strings(left_behind.map(str::to_owned).collect())),
+            ("gate_capabilities", text(gate_capabilities(facts))),
+            ("call_architectures", text(call_architectures(&facts.os.arch))),
+            ("apparmor", facts.user_namespaces.apparmor_restricted.then_some(Value::Boolean(true))),
+            ("sandbox", text(if keeps == Unsandboxed::Marked { "relaxed" } else { "true" })),
+            ("unsandboxed_gid", (keeps != Unsandboxed::Never).then(|| Value::Integer(range.last().into()))),
         ];
         Ok(Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() })
     }
@@ -135,6 +141,24 @@ const STATE_DIRS: [&str; 6] = [
     "/nix/var/log",
     "/nix/var/log/nix",
 ];
+
+/// What the gate's unit grants: two for the id maps; and where the kernel lets nobody else make a user namespace, the one that does.
+/// The gate keeps it out of effect until then (`gate/src/namespace/mod.rs`).
+fn gate_capabilities(facts: &Facts) -> &'static str {
+    match facts.user_namespaces.unprivileged_clone {
+        Some(false) => "CAP_SETUID CAP_SETGID CAP_SYS_ADMIN",
+        _ => "CAP_SETUID CAP_SETGID",
+    }
+}
+
+/// What builds for this machine and its 32-bit sibling call the kernel by (systemd.exec(5), `SystemCallArchitectures=`).
+fn call_architectures(arch: &str) -> &'static str {
+    match arch {
+        "x86_64" => "native x86",
+        "aarch64" => "native arm",
+        _ => "native",
+    }
+}
 
 fn tmpfiles_lines(facts: &Facts, options: &Options) -> String {
     let Options { nix_user, nix_group, .. } = options;

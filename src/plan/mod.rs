@@ -8,6 +8,7 @@ mod context;
 mod options;
 mod range;
 mod resolve;
+mod uninstall;
 
 use std::collections::BTreeMap;
 
@@ -18,9 +19,11 @@ use sha2::{Digest, Sha256};
 pub use context::Context;
 pub use options::Options;
 pub use range::build_range;
+pub use uninstall::Uninstall;
 
 use crate::actions::Action;
 use crate::facts::Facts;
+use crate::remains::Remains;
 
 /// The version of the form of a filled-in plan.
 const FORMAT: u32 = 1;
@@ -34,6 +37,15 @@ pub struct Plan {
     pub name: String,
     /// What it does, in a line.
     pub summary: String,
+    /// What is said when it is done.
+    #[serde(default)]
+    pub done: String,
+    /// Whether another run may begin when this one is done, without a rollback of it.
+    #[serde(default)]
+    pub ends_here: bool,
+    /// Whether it is run on a machine that another run changed, and undone before that one.
+    #[serde(default)]
+    pub goes_on_top: bool,
     /// SHA-256 of the facts and options that it was made from, to tell plans apart.
     pub made_from: String,
     /// Groups of steps, by name, in words for people.
@@ -74,6 +86,14 @@ impl Plan {
         Self::fill(include_str!("../../plans/audit-fix.toml"), context)
     }
 
+    /// The plan that removes Nix from the machine on which `remains` were found.
+    ///
+    /// # Errors
+    /// Never for a plan of this version's own.
+    pub fn uninstall(remains: &Remains, wanted: &Uninstall) -> Result<Self> {
+        Self::fill(include_str!("../../plans/uninstall.toml"), &Context::of_remains(remains, wanted)?)
+    }
+
     fn fill(template: &str, context: &Context) -> Result<Self> {
         let resolved = resolve::resolve(template, context)?;
         let mut plan: Self =
@@ -97,11 +117,6 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether it is run on a machine that another run changed, and undone before that one.
-    pub fn goes_on_top(&self) -> bool {
-        self.name == "audit-fix"
-    }
-
     fn check(&self) -> Result<()> {
         if self.format != FORMAT {
             bail!(
@@ -118,6 +133,11 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Whether the run can be undone to its end.
+    pub fn is_undoable(&self) -> bool {
+        !self.steps.iter().any(|step| step.action.is_irrevocable())
     }
 
     /// The groups of steps in their order, each with its words and the number of its steps.

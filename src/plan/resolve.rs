@@ -6,7 +6,7 @@ use toml::{Table, Value};
 use super::context::Context;
 use crate::platform::{template, texts};
 
-/// A plan's template with everything filled in: steps repeated by `for-each`, texts of
+/// A plan's template with everything filled in: steps left out by `when`, repeated by `for-each`, texts of
 /// templates put in, names replaced by values.
 pub fn resolve(text: &str, context: &Context) -> Result<Table> {
     let mut plan: Table = toml::from_str(text).context("a plan of this tool is not TOML")?;
@@ -25,6 +25,12 @@ pub fn resolve(text: &str, context: &Context) -> Result<Table> {
 }
 
 fn resolve_step(mut step: Table, context: &Context) -> Result<Vec<Table>> {
+    if let Some(condition) = step.remove("when") {
+        let name = condition.as_str().context("`when` is not a name")?;
+        if context.value(name)?.is_none() {
+            return Ok(Vec::new());
+        }
+    }
     if let Some(Value::String(name)) = step.remove("template") {
         let text = template::fill(texts::text(&name)?, &context.texts())
             .with_context(|| format!("in the template {name}"))?;

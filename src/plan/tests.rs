@@ -163,3 +163,38 @@ fn nothing_can_run_while_anything_changes_hands() {
     assert!(at("reload-old-units") < at("write-daemon-socket"));
     assert!(at("start-root-scan") < at("start-daemon"), "a daemon asks only a scanner that runs");
 }
+
+/// Exceptions are made only where the machine needs them.
+#[test]
+fn what_a_machine_needs_is_in_its_plan_and_nothing_else() {
+    let seen = |edit: &dyn Fn(&mut Facts)| {
+        let mut facts = debian_sample();
+        edit(&mut facts);
+        let plan = Plan::migrate(&facts, &Options::default()).unwrap();
+        let text = plan.to_toml().unwrap();
+        let of = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
+        let ids: Vec<_> = plan.steps.iter().map(|step| step.id.clone()).collect();
+        let has = |id: &str| ids.iter().any(|listed| listed == id);
+        assert_eq!(has("write-apparmor-profile"), has("load-apparmor-profile"));
+        (
+            of("AmbientCapabilities="),
+            of("sandbox ="),
+            has("load-apparmor-profile"),
+            has("admit-unsandboxed-builds"),
+        )
+    };
+    let set = |value: &'static str| {
+        move |facts: &mut Facts| {
+            facts.nix_conf[0].settings = Some(vec![("sandbox".to_owned(), value.to_owned())]);
+        }
+    };
+    let two = || "AmbientCapabilities=CAP_SETUID CAP_SETGID".to_owned();
+    let (strict, relaxed) = (|| "sandbox = true".to_owned(), "sandbox = relaxed".to_owned());
+    assert_eq!(seen(&|_| {}), (two(), strict(), false, false));
+    let clone = seen(&|facts| facts.user_namespaces.unprivileged_clone = Some(false));
+    assert_eq!(clone, (two() + " CAP_SYS_ADMIN", strict(), false, false));
+    let apparmor = seen(&|facts| facts.user_namespaces.apparmor_restricted = true);
+    assert_eq!(apparmor, (two(), strict(), true, false));
+    assert_eq!(seen(&set("relaxed")), (two(), relaxed, false, true));
+    assert_eq!(seen(&set("false")), (two(), strict(), false, true));
+}

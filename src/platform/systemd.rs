@@ -72,10 +72,15 @@ pub fn start(units: &[UnitName]) -> Result<()> {
     Ok(())
 }
 
+/// Whether systemd finds a file of this unit, and can read it: it neither starts nor stops others.
+pub fn is_loadable(unit: &UnitName) -> Result<bool> {
+    Ok(!matches!(property(unit, "LoadState")?.as_str(), "not-found" | "error" | "bad-setting"))
+}
+
 fn known(units: &[UnitName]) -> Result<Vec<&UnitName>> {
     let mut known = Vec::new();
     for unit in units {
-        if property(unit, "LoadState")? != "not-found" || is_active(unit)? {
+        if is_loadable(unit)? || is_active(unit)? {
             known.push(unit);
         }
     }

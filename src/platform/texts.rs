@@ -12,6 +12,7 @@ pub fn text(name: &str) -> Result<&'static str> {
         "linux/tmpfiles.conf" => include_str!("../../platform/linux/tmpfiles.conf"),
         "linux/nix-daemon.socket" => include_str!("../../platform/linux/nix-daemon.socket"),
         "linux/nix-daemon@.service" => include_str!("../../platform/linux/nix-daemon@.service"),
+        "linux/apparmor" => include_str!("../../platform/linux/apparmor"),
         "linux/nix-root-scan.socket" => include_str!("../../platform/linux/nix-root-scan.socket"),
         "linux/nix-root-scan.service" => include_str!("../../platform/linux/nix-root-scan.service"),
         "linux/root-environment.conf" => include_str!("../../platform/linux/root-environment.conf"),

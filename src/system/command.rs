@@ -4,10 +4,27 @@
 //! a fixed `PATH` and nothing of the caller's environment, and a program is never looked up anywhere else.
 
 use std::ffi::OsStr;
-use std::process::{Command, Output, Stdio};
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
 
 /// Where programs are looked up.
 pub const SAFE_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long a command may take. systemd gives a unit 90 s to start or stop, and then ends it by force, which takes as long
+/// again at most (`DefaultTimeoutStopSec=` of systemd-system.conf(5)).
+const LIMIT: Duration = Duration::from_secs(200);
+/// How long is waited for the rest of what a command said, when it has ended and something that it started still holds the pipe.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why a command gave no usable output.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +47,21 @@ pub enum CommandError {
         /// What it wrote to standard error, trimmed.
         stderr: String,
     },
+    /// The program did not end in time, and was ended with what it had started.
+    #[error(
+        "{command} did not end within {seconds} s and was killed: find out what it waits for, and try again"
+    )]
+    TimedOut {
+        /// The program with its arguments.
+        command: String,
+        /// The limit.
+        seconds: u64,
+    },
 }
 
 /// A command with [`SAFE_PATH`], a C locale, no standard input and nothing of the caller's environment. It runs in a
 /// process group of its own, so that a Ctrl-C typed at us does not tear an account tool apart halfway.
 pub fn clean(program: &str) -> Command {
-    use std::os::unix::process::CommandExt;
     let mut command = Command::new(program);
     command
         .env_clear()
@@ -50,15 +76,14 @@ pub fn clean(program: &str) -> Command {
 /// Runs `program` with `args` through [`clean`]; its standard output when it exits 0.
 ///
 /// # Errors
-/// When it cannot be started, or exits with anything but 0.
+/// When it cannot be started, does not end in time, or exits with anything but 0.
 pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, CommandError> {
     let output = output(program, args)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let words = args.iter().map(|arg| arg.as_ref().to_string_lossy().into_owned());
     Err(CommandError::Failed {
-        command: std::iter::once(program.to_owned()).chain(words).collect::<Vec<_>>().join(" "),
+        command: typed(program, args),
         status: output.status,
         stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
     })
@@ -67,12 +92,88 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, Command
 /// Runs `program` with `args` through [`clean`] and returns all of what it said, whatever its exit status.
 ///
 /// # Errors
-/// When it cannot be started.
+/// When it cannot be started, or does not end in time.
 pub fn output<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<Output, CommandError> {
-    clean(program)
-        .args(args)
-        .output()
-        .map_err(|source| CommandError::Start { program: program.to_owned(), source })
+    output_within(limit(), program, args)
+}
+
+fn output_within<S: AsRef<OsStr>>(
+    limit: Duration,
+    program: &str,
+    args: &[S],
+) -> Result<Output, CommandError> {
+    let start = |source| CommandError::Start { program: program.to_owned(), source };
+    let mut command = clean(program);
+    let mut child =
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
+    let (done, all_done) = channel();
+    let stdout = collect(child.stdout.take(), done.clone());
+    let stderr = collect(child.stderr.take(), done);
+    let Some(status) = wait(&mut child, limit).map_err(start)? else {
+        // Its process group is its own, see `clean`. One that is gone is what is wanted.
+        let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+        let _ = child.wait();
+        return Err(CommandError::TimedOut { command: typed(program, args), seconds: limit.as_secs() });
+    };
+    // Nothing is sent: both readers drop their end when they are done.
+    let _ = all_done.recv_timeout(LAST_WORDS);
+    let take =
+        |bytes: &Mutex<Vec<u8>>| std::mem::take(&mut *bytes.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Output { status, stdout: take(&stdout), stderr: take(&stderr) })
+}
+
+/// Reads a pipe to its end on a thread of its own; `done` is dropped then.
+fn collect(pipe: Option<impl Read + Send + 'static>, done: Sender<()>) -> Arc<Mutex<Vec<u8>>> {
+    let all = Arc::new(Mutex::new(Vec::new()));
+    let bytes = Arc::clone(&all);
+    thread::spawn(move || {
+        let _done = done;
+        let Some(mut pipe) = pipe else { return };
+        let mut buffer = [0; 8192];
+        // What came before an error is what there is.
+        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+            bytes.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..count]);
+        }
+    });
+    all
+}
+
+/// Waits for a child that nobody else waits for; `None` when the time is over.
+fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let start = Instant::now();
+    // A process id is never 0.
+    let pid = rustix::process::Pid::from_child(child);
+    let ended = pidfd_open(pid, PidfdFlags::empty())?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        let left = limit.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let mut files = [PollFd::new(std::os::fd::AsFd::as_fd(&ended), PollFlags::POLLIN)];
+        // A signal ends the wait early, and the loop goes on.
+        let _ = poll(&mut files, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+    }
+}
+
+/// A command as one would type it.
+fn typed<S: AsRef<OsStr>>(program: &str, args: &[S]) -> String {
+    let words = args.iter().map(|arg| arg.as_ref().to_string_lossy().into_owned());
+    std::iter::once(program.to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(not(feature = "checkpoints"))]
+fn limit() -> Duration {
+    LIMIT
+}
+
+/// Tests of machines on which a command hangs do not wait that long.
+#[cfg(feature = "checkpoints")]
+fn limit() -> Duration {
+    let seconds = std::env::var("NIX_UNROOT_COMMAND_LIMIT").ok().and_then(|text| text.parse().ok());
+    seconds.map_or(LIMIT, Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -93,5 +194,24 @@ mod tests {
         assert!(error.starts_with("ls /nonexistent failed") && error.contains("No such file"), "{error}");
         let error = run("no-such-program", &["x"]).unwrap_err().to_string();
         assert!(error.starts_with("cannot run no-such-program"), "{error}");
+    }
+
+    #[test]
+    fn what_hangs_is_ended_with_its_children() {
+        let marker = format!("sleep 98{}", std::process::id());
+        let script = format!("{marker} & echo said; wait");
+        let began = Instant::now();
+        let error = output_within(Duration::from_millis(300), "sh", &["-c", &script]).unwrap_err();
+        assert!(error.to_string().contains("did not end within 0 s"), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(20));
+        let left = run("sh", &["-c", &format!("pgrep -fx '{marker}' || true")]).unwrap();
+        assert_eq!(left, "", "still there");
+    }
+
+    #[test]
+    fn a_pipe_that_somebody_keeps_open_is_not_waited_for() {
+        let output =
+            output_within(Duration::from_secs(60), "sh", &["-c", "echo said; sleep 20 & exit 3"]).unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), &b"said\n"[..]));
     }
 }

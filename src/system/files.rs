@@ -70,12 +70,19 @@ pub fn replace_with_symlink(path: &Path, target: &Path) -> io::Result<()> {
 /// # Errors
 /// The system's reason, other than that the file is not there.
 pub fn remove(path: &Path) -> io::Result<()> {
-    // What a killed run may have left beside it goes with it.
-    let _ = fs::remove_file(temporary_beside(path)?);
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Err(_) => Ok(()),
-        Ok(()) => sync_parent(path),
+    forget_temporary(path);
+    // On a file system that is read-only, removing what is not there fails, too.
+    if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(());
+    }
+    fs::remove_file(path)?;
+    sync_parent(path)
+}
+
+/// Removes what a killed run may have left beside `path`.
+pub fn forget_temporary(path: &Path) {
+    if let Ok(temporary) = temporary_beside(path) {
+        let _ = fs::remove_file(temporary);
     }
 }
 

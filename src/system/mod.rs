@@ -1,5 +1,7 @@
-//! What every part needs of the operating system: commands with a clean environment, and files that are
-//! replaced whole or not at all.
+//! What every part needs of the operating system: commands with a clean environment, files that are
+//! replaced whole or not at all, access control lists, and the locks of those who change it, too.
 
+pub mod access_list;
 pub mod command;
 pub mod files;
+pub mod package_lock;

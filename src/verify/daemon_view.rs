@@ -14,9 +14,8 @@ use crate::daemon::Connection;
 
 const REMEDY: &str = "take ProtectHome=, PrivateTmp=, TemporaryFileSystem= and their kin out of the drop-ins of \
                       nix-daemon@.service (systemctl cat nix-daemon@.service)";
-/// Where the gate and systemd mount files and directories of their own, and where no root can lie.
-const OWN: [&str; 7] =
-    ["/dev", "/proc", "/sys", "/etc/passwd", "/etc/group", "/run/systemd", "/run/credentials"];
+/// Where the gate and systemd mount directories of their own, and where no root can lie.
+const OWN: [&str; 5] = ["/dev", "/proc", "/sys", "/run/systemd", "/run/credentials"];
 
 pub(super) fn check(target: &Target) -> Result<Outcome, CheckError> {
     let connection = Connection::open(&target.socket)?;
@@ -47,8 +46,9 @@ fn is_own(point: &Path) -> bool {
 }
 
 fn differs(pid: i32, point: &Path) -> bool {
-    let identity =
-        |path: &Path| fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    // Files too are covered by the gate (accounts, ssh's configuration); no root lies below one.
+    let directory = |path: &Path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_dir);
+    let identity = |path: &Path| directory(path).map(|metadata| (metadata.dev(), metadata.ino()));
     let seen = PathBuf::from(format!("/proc/{pid}/root")).join(point.strip_prefix("/").unwrap_or(point));
     // What it has and we have not hides nothing of ours.
     identity(point).is_some_and(|ours| identity(&seen) != Some(ours))

@@ -160,7 +160,9 @@ impl Look<'_> {
         self.looked_at += 1;
         let target = self.target;
         let old = found.st_uid == 0 || target.build_users_uids.contains(&found.st_uid);
-        let wrong = if strict { found.st_uid != target.nix_uid } else { old };
+        // What a failed build left is still its uid's, until it is collected.
+        let of_build = target.uids.contains(found.st_uid);
+        let wrong = if strict { found.st_uid != target.nix_uid && !of_build } else { old };
         if wrong && !target.kept.iter().any(|kept| kept == path) {
             let name = crate::daemon::printable(&path.display().to_string());
             self.complaints.push(format!("{name} belongs to uid {}", found.st_uid));

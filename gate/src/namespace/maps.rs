@@ -10,7 +10,7 @@ use crate::{Failure, Result, caps, while_doing};
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, getegid, geteuid, getpid, getppid};
+use nix::unistd::{ForkResult, Pid, getegid, geteuid};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -33,7 +33,9 @@ impl MapWriter {
     /// When there can be no further process.
     pub fn fork(subids: Subids) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().map_err(while_doing("make a socket pair"))?;
-        let parent = getpid();
+        // This very process, also when its number is used again. Opened by itself, since with ProtectProc= in the unit only whoever
+        // has all of a process's capabilities may look it up; in the new namespace's files the writer may write as its owner.
+        let process = open_own_process()?;
         let uid_map = map(geteuid().as_raw(), subids);
         let gid_map = map(getegid().as_raw(), subids);
         // SAFETY: this process has a single thread, so the child may do whatever the parent may.
@@ -43,7 +45,7 @@ impl MapWriter {
             ForkResult::Parent { child } => Ok(Self { process: child, stream: ours }),
             ForkResult::Child => {
                 drop(ours);
-                let written = serve(parent, theirs, &uid_map, &gid_map);
+                let written = serve(&process, theirs, &uid_map, &gid_map);
                 if let Err(failure) = &written {
                     eprintln!("nix-daemon-gate: {failure}");
                 }
@@ -72,7 +74,7 @@ fn map(own: u32, Subids { start, count }: Subids) -> String {
 }
 
 /// The life of the writer.
-fn serve(parent: Pid, mut stream: UnixStream, uid_map: &str, gid_map: &str) -> Result<()> {
+fn serve(process: &OwnedFd, mut stream: UnixStream, uid_map: &str, gid_map: &str) -> Result<()> {
     caps::drop_all_but(caps::SETUID | caps::SETGID)?;
     // The connection is none of its business; and were it kept open, the client would not see the gate die.
     // The same user's other processes may not look into it.
@@ -80,30 +82,21 @@ fn serve(parent: Pid, mut stream: UnixStream, uid_map: &str, gid_map: &str) -> R
         .and_then(|()| nix::unistd::close(1))
         .map_err(while_doing("close the connection"))?;
     become_undumpable()?;
-    let process = open_process(parent)?;
     let mut ready = [0];
     if stream.read_exact(&mut ready).is_err() {
         // The peer was refused: there is nothing to write.
         return Ok(());
     }
     caps::raise()?;
-    write_map(&process, "uid_map", uid_map)?;
-    write_map(&process, "gid_map", gid_map)?;
+    write_map(process, "uid_map", uid_map)?;
+    write_map(process, "gid_map", gid_map)?;
     caps::drop_all_but(0)?;
     stream.write_all(&[DONE]).map_err(while_doing("report the id maps"))
 }
 
-/// The `/proc` directory of the parent. It stays this very process's, even when the number is used again.
-fn open_process(parent: Pid) -> Result<OwnedFd> {
-    let path = format!("/proc/{parent}");
+fn open_own_process() -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let directory = open(path.as_str(), flags, Mode::empty()).map_err(while_doing(format!("open {path}")))?;
-    // A parent that is still there now was there when its directory was opened.
-    if getppid() == parent {
-        Ok(directory)
-    } else {
-        Err(Failure::new("the gate ended before its namespace was made"))
-    }
+    open("/proc/self", flags, Mode::empty()).map_err(while_doing("open /proc/self"))
 }
 
 fn write_map(process: &OwnedFd, name: &str, map: &str) -> Result<()> {

@@ -6,6 +6,7 @@
 pub mod maps;
 pub mod mounts;
 pub mod names;
+pub mod ssh;
 
 use crate::args::Args;
 use crate::{Failure, Result, caps, while_doing};
@@ -19,12 +20,14 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 /// # Errors
 /// When the machine does not allow user namespaces, or the ids are not what the unit says.
 pub fn enter(writer: MapWriter, args: &Args) -> Result<()> {
+    // Inside, root's files look like anybody's.
+    let copies = ssh::files_of_root(&args.home);
     // Nothing comes into effect here unless the unit grants CAP_SYS_ADMIN.
     caps::raise()?;
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(explain_unshare)?;
     writer.write()?;
     become_root_inside()?;
-    mounts::prepare(args)
+    mounts::prepare(args, &copies)
 }
 
 fn become_root_inside() -> Result<()> {

@@ -9,18 +9,26 @@ use std::time::Duration;
 
 const SUITE: &str = "forky";
 const MIRROR: &str = "http://deb.debian.org/debian";
-/// Without Nix. bash-static is what Debian's Nix, also when it is moved elsewhere, shows its builds as `/bin/sh`.
+/// Without Nix. bash-static is what Debian's Nix, also when it is moved elsewhere, shows its builds as `/bin/sh`; sshd is a remote
+/// builder's.
 const PACKAGES: &str = "systemd-sysv,dbus,udev,passwd,procps,strace,acl,attr,sqlite3,sudo,libpam-systemd,iproute2,\
-                        ca-certificates,busybox-static,bash-static";
+                        ca-certificates,busybox-static,bash-static,openssh-client,openssh-server,apparmor";
 /// Debian's Nix with its daemon.
 const NIX_PACKAGES: &str = "nix-bin,nix-setup-systemd";
 
 /// A third of all files, which no test reads and every test would copy and compare.
 const UNREAD: [&str; 3] = ["usr/share/doc", "usr/share/man", "usr/share/locale"];
 
-/// Timers that would change files in the middle of a comparison.
-const NOISY_TIMERS: [&str; 4] =
-    ["apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer"];
+/// Timers that would change files in the middle of a comparison, and what only slows a boot.
+const UNWANTED_UNITS: [&str; 7] = [
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "fstrim.timer",
+    "apparmor.service",
+    "ssh.service",
+    "ssh.socket",
+];
 
 /// A tree with Debian's `nix-bin` and `nix-setup-systemd`.
 pub fn with_debian_nix() -> Result<Cached> {
@@ -64,7 +72,7 @@ fn base(kind: &str, packages: &str) -> Result<Cached> {
         for unread in UNREAD {
             cache::remove(&tree.join(unread))?;
         }
-        mask(&tree, &NOISY_TIMERS)
+        mask(&tree, &UNWANTED_UNITS)
     })
 }
 

@@ -12,6 +12,7 @@ pub mod nspawn;
 pub mod populate;
 pub mod product;
 pub mod qemu;
+pub mod stock;
 pub mod strace;
 
 use anyhow::{Context, Result};

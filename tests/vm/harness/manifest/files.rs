@@ -8,9 +8,9 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// All entries below `tree`, named by their path in the machine.
-pub fn walk(tree: &Path) -> Result<BTreeMap<String, Entry>> {
-    let mut walk = Walk { tree, entries: BTreeMap::new(), links: HashMap::new() };
+/// All entries below `tree`, named by their path in the machine, but for `without` and what is below it.
+pub fn walk(tree: &Path, without: &str) -> Result<BTreeMap<String, Entry>> {
+    let mut walk = Walk { tree, without, entries: BTreeMap::new(), links: HashMap::new() };
     walk.visit("/")?;
     let Walk { mut entries, links, .. } = walk;
     for mut names in links.into_values() {
@@ -26,6 +26,7 @@ pub fn walk(tree: &Path) -> Result<BTreeMap<String, Entry>> {
 
 struct Walk<'a> {
     tree: &'a Path,
+    without: &'a str,
     entries: BTreeMap<String, Entry>,
     /// Names of every file with more than one link, by inode.
     links: HashMap<(u64, u64), Vec<String>>,
@@ -33,7 +34,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn visit(&mut self, path: &str) -> Result<()> {
-        if noise::hides(path) {
+        if noise::hides(path) || path == self.without {
             return Ok(());
         }
         let real = self.tree.join(&path[1..]);

@@ -32,9 +32,15 @@ impl Manifest {
     /// Takes what the disk alone tells; the machine need not run.
     pub fn of_tree(machine: &Machine) -> Result<Manifest> {
         let tree = machine.tree();
-        let mut entries = files::walk(&tree)?;
+        let mut entries = files::walk(&tree, "")?;
         entries.extend(database::rows(&tree)?);
         Ok(Manifest { entries })
+    }
+
+    /// What the disk tells of everything that is not below `/nix`, where a hostile user may have put names that no manifest
+    /// can hold.
+    pub fn outside_nix(machine: &Machine) -> Result<Manifest> {
+        Ok(Manifest { entries: files::walk(&machine.tree(), "/nix")? })
     }
 
     /// What differs, one readable line a difference. Empty when the two are equal.

@@ -1,0 +1,80 @@
+//! What somebody else changed since a migration: shown, and asked about.
+
+use anyhow::{Context, Result};
+use console::Style;
+
+use super::Session;
+use super::args::Whose;
+use crate::actions::conflict::{Conflict, Keep};
+use crate::daemon::printable;
+
+/// Lines of a diff that are shown.
+const SHOWN: usize = 24;
+
+/// Shows the conflicts and finds out whose version stays of each: as `--keep` says, or as a person answers. `None` when nobody
+/// can be asked, or somebody does not want to choose.
+///
+/// # Errors
+/// When a question cannot be asked.
+pub fn choose(
+    session: &Session,
+    found: &[Conflict],
+    keep: Option<Whose>,
+) -> Result<Option<Vec<(Conflict, Keep)>>> {
+    let asks = keep.is_none() && !session.settings.yes && session.output.can_ask();
+    let mut chosen = Vec::new();
+    for (index, conflict) in found.iter().enumerate() {
+        show(session, conflict, index + 1, found.len());
+        let keep = match keep {
+            Some(Whose::Theirs) => Some(Keep::Theirs),
+            Some(Whose::Ours) => Some(Keep::Ours),
+            None if asks => ask(conflict)?,
+            None => continue,
+        };
+        match keep {
+            Some(keep) => chosen.push((conflict.clone(), keep)),
+            None => break,
+        }
+    }
+    if chosen.len() == found.len() {
+        return Ok(Some(chosen));
+    }
+    session.output.message(
+        "nothing was changed: somebody else changed what is shown above since; choose with --keep theirs (it stays as it is \
+         now) or --keep ours (the state before, and theirs is put aside in /var/lib/nix-unroot/backups)",
+    );
+    Ok(None)
+}
+
+fn show(session: &Session, conflict: &Conflict, number: usize, of: usize) {
+    let say = |text: &str| session.output.message(text);
+    let word = Style::new().yellow().bold().for_stderr().apply_to("conflict");
+    say(&format!("{word} {number} of {of}: {}: {}", conflict.path.display(), conflict.reason));
+    say(&format!("    before the migration: {}", printable(&conflict.before.what)));
+    say(&format!("    the migration wrote:  {}", printable(&conflict.ours.what)));
+    say(&format!("    now there is:         {}", printable(&conflict.now.what)));
+    let diff = conflict.diff();
+    for line in diff.iter().take(SHOWN) {
+        say(&format!("      {}", printable(line)));
+    }
+    if diff.len() > SHOWN {
+        say(&format!("      ... and {} more lines", diff.len() - SHOWN));
+    }
+}
+
+fn ask(conflict: &Conflict) -> Result<Option<Keep>> {
+    let theirs = format!("theirs: {} stays as it is now", conflict.path.display());
+    let ours =
+        format!("ours: {}, as before; what is there now is put aside", printable(&conflict.before.what));
+    let answer = dialoguer::Select::new()
+        .with_prompt("Whose version stays?")
+        .items([theirs.as_str(), &ours, "stop: change nothing"])
+        .default(2)
+        .interact_opt()
+        .context("cannot ask on this terminal: choose with --keep theirs or --keep ours")?;
+    Ok(match answer {
+        Some(0) => Some(Keep::Theirs),
+        Some(1) => Some(Keep::Ours),
+        _ => None,
+    })
+}

@@ -1,0 +1,215 @@
+//! `uninstall`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::args::{RollbackArgs, UninstallArgs};
+use super::exit::Exit;
+use super::machine::UNINSTALL;
+use super::output::Output;
+use super::runs::{self, RunDocument, Runner};
+use super::{Session, require_root};
+use crate::facts::{self, Facts, Flavour, Machine};
+use crate::journal::{Journal, Run};
+use crate::plan::{Plan, Uninstall};
+use crate::platform::paths;
+use crate::remains::{Holder, Remains, holders};
+
+/// The document of `uninstall --dry-run --json`, and of a removal that is blocked.
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    /// The run that is rolled back first.
+    rolls_back: Option<i64>,
+    /// Why nothing can be removed now.
+    blocked: &'a [String],
+    plan: Option<&'a Plan>,
+    /// What will be left, and why.
+    stays: &'a [String],
+}
+
+/// What a removal begins from.
+struct Survey {
+    facts: Facts,
+    remains: Remains,
+    /// A run of this tool that is rolled back first: what it did is known best from its journal.
+    first: Option<Run>,
+}
+
+/// `uninstall`.
+pub fn uninstall(session: &Session, args: &UninstallArgs) -> Result<Exit> {
+    if !args.dry_run {
+        require_root("removing Nix")?;
+    }
+    let survey = Survey::take()?;
+    if survey.first.is_none() && survey.remains.is_empty() {
+        session.output.message("nothing to do: there is no Nix on this machine");
+        session.output.document(&RunDocument::nothing())?;
+        return Ok(Exit::Done);
+    }
+    let plan = survey.plan(session, args)?;
+    let (blocked, stays) = (survey.blockers(args), survey.stays(args));
+    if args.dry_run || !blocked.is_empty() {
+        survey.show(session, args, &plan, &blocked, &stays)?;
+        return Ok(if blocked.is_empty() { Exit::Done } else { Exit::Blocked });
+    }
+    if let Some(run) = &survey.first {
+        session.output.line(&format!("first, run {} ({}) is rolled back; then:", run.id, run.plan_name));
+    }
+    session.output.plan_in_short(&plan);
+    list(session, "stays:", &stays);
+    if !session.confirm("Remove Nix from this machine?")? {
+        session.output.message("nothing was changed");
+        return Ok(Exit::Failed);
+    }
+    if survey.first.is_some() {
+        return after_rollback(session, args);
+    }
+    begin(session, &plan)
+}
+
+fn begin(session: &Session, plan: &Plan) -> Result<Exit> {
+    match Runner::begin(session)? {
+        Ok(runner) => runner.apply(session, plan, false),
+        Err(exit) => Ok(exit),
+    }
+}
+
+/// What this tool did is undone as it was recorded; then the rest goes.
+fn after_rollback(session: &Session, args: &UninstallArgs) -> Result<Exit> {
+    // The question was asked, and there is one document: that of the removal.
+    let mut settings = session.settings.clone();
+    settings.yes = true;
+    let quiet = Session { settings, output: Output { json: false, verbose: session.output.verbose } };
+    let exit = runs::rollback(&quiet, &RollbackArgs { keep: None })?;
+    if exit != Exit::Done {
+        return Ok(exit);
+    }
+    let survey = Survey::take()?;
+    if survey.first.is_some() {
+        // An audit's fixes went on top of a migration.
+        return after_rollback(session, args);
+    }
+    if survey.remains.is_empty() {
+        session.output.message("done: Nix is removed");
+        session.output.document(&RunDocument::nothing())?;
+        return Ok(Exit::Done);
+    }
+    begin(session, &survey.plan(session, args)?)
+}
+
+impl Survey {
+    fn take() -> Result<Self> {
+        let machine = Machine::live();
+        let facts = facts::gather(&machine);
+        let current = match Journal::open_existing(Path::new(paths::JOURNAL))? {
+            Some(journal) => journal.current()?,
+            None => None,
+        };
+        let remains = Remains::find(&machine, &facts);
+        Ok(Self { facts, remains, first: current.filter(|run| run.plan_name != UNINSTALL) })
+    }
+
+    fn plan(&self, session: &Session, args: &UninstallArgs) -> Result<Plan> {
+        let wanted = Uninstall {
+            keep_store: args.keep_store,
+            purge_homes: args.purge_homes,
+            drain_timeout: session.options()?.drain_timeout,
+        };
+        Plan::uninstall(&self.remains, &wanted)
+    }
+
+    /// All that forbids it, never only the first.
+    fn blockers(&self, args: &UninstallArgs) -> Vec<String> {
+        let mut blockers = Vec::new();
+        let configured = match self.facts.flavour {
+            Flavour::NixOs => Some("NixOS"),
+            Flavour::NixDarwin => Some("nix-darwin"),
+            Flavour::SystemManager => Some("system-manager"),
+            _ => None,
+        };
+        if let Some(name) = configured {
+            blockers.push(format!(
+                "{name} makes this machine from its configuration, and needs Nix: it cannot be removed"
+            ));
+        }
+        // What was never tried on such a machine is not done to one.
+        if let Some(name) = self.remains.distribution.as_deref().filter(|name| *name != "debian") {
+            let packages = self.remains.packages.join(" ");
+            blockers.push(format!("packages of {name} own Nix: remove them with its package manager ({packages}), and run this again"));
+        }
+        if args.keep_store {
+            return blockers;
+        }
+        let mounts = self
+            .facts
+            .mounts
+            .iter()
+            .filter(|mount| mount.path.starts_with("/nix") && mount.path != Path::new("/nix"));
+        blockers.extend(
+            mounts.map(|mount| format!("{0} is mounted: unmount it (umount {0})", mount.path.display())),
+        );
+        let in_use = holders(&self.remains.build_uids);
+        blockers.extend(
+            in_use.iter().map(|Holder { pid, command, uses }| {
+                format!("process {pid} ({command}) uses {uses}: end it")
+            }),
+        );
+        blockers
+    }
+
+    /// What is left on purpose.
+    fn stays(&self, args: &UninstallArgs) -> Vec<String> {
+        let mut stays = self.remains.stays.clone();
+        if args.keep_store && self.remains.store {
+            stays.push("/nix: --keep-store".to_owned());
+        }
+        for home in self.remains.homes.iter().filter(|home| !args.purge_homes && !home.is_roots()) {
+            let names: Vec<_> = home.names.iter().map(|name| name.to_string_lossy()).collect();
+            stays.push(format!(
+                "{} in {}: people's own (--purge-homes removes it)",
+                names.join(", "),
+                home.path.display()
+            ));
+        }
+        stays.push(format!("{}: the journal, for nix-unroot history", paths::STATE_DIR));
+        stays
+    }
+
+    fn show(
+        &self,
+        session: &Session,
+        args: &UninstallArgs,
+        plan: &Plan,
+        blocked: &[String],
+        stays: &[String],
+    ) -> Result<()> {
+        if let Some(run) = &self.first {
+            session.output.line(&format!(
+                "first, run {} ({}) is rolled back; then, seen from now:",
+                run.id, run.plan_name
+            ));
+        }
+        if args.dry_run {
+            session.output.plan(plan);
+            list(session, "stays:", stays);
+        }
+        list(session, "blocked, and nothing was changed:", blocked);
+        session.output.document(&Document {
+            version: 1,
+            rolls_back: self.first.as_ref().map(|run| run.id),
+            blocked,
+            plan: Some(plan),
+            stays,
+        })
+    }
+}
+
+fn list(session: &Session, title: &str, lines: &[String]) {
+    if !lines.is_empty() {
+        session.output.line(title);
+        lines.iter().for_each(|line| session.output.line(&format!("  - {line}")));
+    }
+}

@@ -1,0 +1,199 @@
+//! Faults in the middle of a run: the machine is as before, or the message says how to go on, and that makes it so.
+
+use super::interrupted::manifest;
+use super::{migrate, ready};
+use crate::harness::exec::{Outcome, host};
+use crate::harness::layout::Layout;
+use crate::harness::machine::Machine;
+use crate::harness::manifest::Manifest;
+use crate::harness::product;
+use anyhow::{Context, Result, bail, ensure};
+use std::time::Duration;
+
+const PROGRAM: &str = "/root/nix-unroot/nix-unroot";
+
+/// Fails unless the machine is as `before`: at once, or after a rollback that the message named. Returns which.
+fn assert_recovers(
+    machine: &Machine,
+    before: &Manifest,
+    outcome: &Outcome,
+    when: &str,
+) -> Result<&'static str> {
+    let how = match outcome.status {
+        0 => "done all the same",
+        1 => "undone",
+        3 => "refused",
+        4 => "stuck",
+        _ => bail!("{when}: {outcome}"),
+    };
+    if outcome.status == 4 {
+        ensure!(
+            outcome.stderr.contains("nix-unroot rollback"),
+            "{when}: it says not how to go on: {outcome}"
+        );
+    }
+    // On the way back much is undone before something fails.
+    if let (Some(failed), false) = (outcome.stderr.find(" failed "), outcome.command.starts_with("rollback"))
+    {
+        let undone = outcome.stderr.find(" undone ").unwrap_or(usize::MAX);
+        ensure!(failed < undone, "{when}: something was undone before the error was shown: {outcome}");
+    }
+    if matches!(outcome.status, 0 | 4) {
+        product::ok(machine, "rollback --yes").with_context(|| format!("{when}: {outcome}"))?;
+    }
+    before.assert_same(&manifest(machine)?, &format!("{when}: {outcome}"))?;
+    Ok(how)
+}
+
+/// System calls of the main thread that fail, and how: the kinds of them that a run changes things with.
+const CALLS: [(&str, &str); 11] = [
+    ("fsync", "EIO"),
+    ("pwrite64", "ENOSPC"),
+    ("rename", "EROFS"),
+    ("openat", "EIO"),
+    ("write", "ENOSPC"),
+    ("unlink", "EROFS"),
+    ("fchown", "EPERM"),
+    ("mkdir", "ENOSPC"),
+    ("symlink", "ENOSPC"),
+    ("fchmod", "EIO"),
+    ("ftruncate", "EIO"),
+];
+
+/// How many faults are tried unless `NIX_UNROOT_FAULTS` says otherwise.
+const FAULTS: usize = 6;
+
+/// One call fails, or that one and all of its kind after it, as on a disk that fills up or goes read-only.
+#[test]
+fn any_system_call_may_fail() -> Result<()> {
+    let (machine, _) = ready(Layout::Debian, "faults")?;
+    let before = manifest(&machine)?;
+    let names = CALLS.map(|(name, _)| name).join(",");
+    machine
+        .root(&format!("strace -o /run/calls -e trace={names} {PROGRAM} migrate --yes >/dev/null 2>&1"))?;
+    product::ok(&machine, "rollback --yes")?;
+    let log = machine.root("cat /run/calls")?;
+    let faults = std::env::var("NIX_UNROOT_FAULTS").ok().and_then(|text| text.parse().ok()).unwrap_or(FAULTS);
+    for number in 0..faults {
+        let (name, error) = CALLS[number % CALLS.len()];
+        let calls = log.lines().filter(|line| line.starts_with(&format!("{name}("))).count();
+        ensure!(calls > 0, "a migration makes no call of {name}: {} calls", log.lines().count());
+        // Spread over the run: golden-ratio steps come near every instant, and never twice to the same one.
+        let instant = 1 + (number * 618 + 309) % 1000 * calls / 1000;
+        let persists = if number % 2 == 1 { "+" } else { "" };
+        let fault = format!("{name}:error={error}:when={instant}{persists}");
+        let run =
+            format!("strace -o /run/injected -e trace={name} -e inject={fault} {PROGRAM} migrate --yes");
+        let outcome = machine.shell("root", &run)?.timeout(Duration::from_secs(600)).run()?;
+        let injected = machine.root("grep -c INJECTED /run/injected || true")?;
+        ensure!(injected != "0", "{fault} did not happen");
+        let how = assert_recovers(&machine, &before, &outcome, &fault)?;
+        println!("{fault:40} of {calls:4} calls: exit status {}, {how}", outcome.status);
+    }
+    Ok(())
+}
+
+/// Things that go wrong on machines: what is done to it, how a migration ends at least, what it says, and what undoes the former.
+const TROUBLES: [(&str, i32, &str, &str); 8] = [
+    (
+        "mount --bind /usr/local /usr/local; mount -o remount,bind,ro /usr/local",
+        1,
+        "Read-only file system",
+        "umount /usr/local",
+    ),
+    (
+        "mount --bind /etc/systemd /etc/systemd; mount -o remount,bind,ro /etc/systemd",
+        1,
+        "Read-only file system",
+        "umount /etc/systemd",
+    ),
+    ("chattr +i /etc/nix/nix.conf", 1, "/etc/nix/nix.conf", "chattr -i /etc/nix/nix.conf"),
+    ("chattr +i /etc/passwd", 1, "useradd", "chattr -i /etc/passwd"),
+    ("chattr +i /nix/var/nix/profiles", 1, "chattr -i", "chattr -i /nix/var/nix/profiles"),
+    (
+        "mv /usr/sbin/useradd /root; printf '#!/bin/sh\\necho no luck >&2; exit 1\\n' >/usr/sbin/useradd; chmod 755 /usr/sbin/useradd",
+        1,
+        "no luck",
+        "mv /root/useradd /usr/sbin/useradd",
+    ),
+    (
+        "d=/etc/systemd/system/nix-root-scan.socket.d; mkdir $d; printf '[Socket]\\nListenStream=/proc/no/socket\\n' >$d/x.conf; systemctl daemon-reload",
+        1,
+        "nix-root-scan.socket",
+        "rm -r /etc/systemd/system/nix-root-scan.socket.d; systemctl daemon-reload",
+    ),
+    (
+        // Hangs once, when systemd is to read its units for the second time.
+        "mv /usr/bin/systemctl /root; cat >/usr/bin/systemctl <<'END'\n#!/bin/sh\n[ \"$1\" = daemon-reload ] && echo >>/run/reloads && [ $(wc -l </run/reloads) = 2 ] && sleep 1000\nexec /root/systemctl \"$@\"\nEND\nchmod 755 /usr/bin/systemctl; rm -f /run/reloads",
+        1,
+        "systemctl daemon-reload did not end within 20 s",
+        "mv /root/systemctl /usr/bin/systemctl; ! pgrep -fx 'sleep 1000'",
+    ),
+];
+
+/// Runs a script in the machine; chattr(1), which it does not have, on the host.
+fn make(machine: &Machine, script: &str) -> Result<()> {
+    match script.strip_prefix("chattr ").and_then(|words| words.split_once(" /")) {
+        Some((flag, path)) => host("chattr").arg(flag).arg(machine.tree().join(path)).ok(),
+        None => machine.root(script),
+    }
+    .map(drop)
+}
+
+#[test]
+fn trouble_on_the_machine_undoes_a_run() -> Result<()> {
+    let (machine, _) = ready(Layout::Official, "trouble")?;
+    let before = manifest(&machine)?;
+    for (trouble, status, said, end) in TROUBLES {
+        make(&machine, trouble)?;
+        let limit = if said.contains("did not end") { "NIX_UNROOT_COMMAND_LIMIT=20" } else { "" };
+        let run = format!("{limit} {PROGRAM} migrate --yes");
+        let outcome = machine.shell("root", &run)?.timeout(Duration::from_secs(600)).run()?;
+        make(&machine, end)?;
+        ensure!(outcome.status == status && outcome.stderr.contains(said), "{trouble}: {outcome}");
+        let how = assert_recovers(&machine, &before, &outcome, trouble)?;
+        println!(
+            "{how}: {}",
+            outcome.stderr.lines().find(|line| line.contains("failed")).unwrap_or_default()
+        );
+    }
+    Ok(())
+}
+
+/// A signal stops a run after the step that it is at: forward, what was done is undone; back, it says how to go on.
+#[test]
+fn a_signal_stops_after_the_step() -> Result<()> {
+    let (machine, _) = ready(Layout::Debian, "signals")?;
+    let before = manifest(&machine)?;
+    for (signal, command, instant, status) in [
+        ("INT", "migrate", "do:create-scan-user:recorded", 1),
+        ("TERM", "migrate", "do:write-tmpfiles:recorded", 1),
+        ("HUP", "migrate", "do:write-scan-unit:recorded", 1),
+        ("TERM", "rollback", "undo:write-tmpfiles:recorded", 4),
+    ] {
+        if command == "rollback" {
+            migrate(&machine)?;
+        }
+        // Every rename takes a second, so that the signal comes while the step is at work.
+        let slow = "strace -f -o /dev/null -e trace=rename -e inject=rename:delay_enter=400ms";
+        machine.background(
+            "root",
+            &format!("rm -f /run/instants /run/ended; NIX_UNROOT_CHECKPOINT_LOG=/run/instants {slow} {PROGRAM} {command} --yes >/run/said 2>&1; echo $? >/run/ended"),
+        )?;
+        machine.root(&format!(
+            "for i in $(seq 1200); do grep -qx {instant} /run/instants && break; sleep 0.05; done; pkill -{signal} -x nix-unroot
+             for i in $(seq 1200); do [ -s /run/ended ] && exit 0; sleep 0.1; done; cat /run/said; exit 1"
+        ))?;
+        let status_seen = machine.root("cat /run/ended")?.parse()?;
+        let outcome = Outcome {
+            command: format!("{command}, SIG{signal} at {instant}"),
+            status: status_seen,
+            stdout: String::new(),
+            stderr: machine.root("cat /run/said")?,
+        };
+        ensure!(outcome.status == status && outcome.stderr.contains("stopped by a signal"), "{outcome}");
+        let how = assert_recovers(&machine, &before, &outcome, &outcome.command)?;
+        println!("{}: exit status {status}, {how}", outcome.command);
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! A hostile owner of the store: what it plants below `/nix`, and what it exchanges while root walks there, changes nothing outside,
+//! and makes nothing of root's hang or crash.
+
+use super::{migrate, ready};
+use crate::harness::layout::Layout;
+use crate::harness::machine::{Machine, quote};
+use crate::harness::manifest::Manifest;
+use crate::harness::product;
+use anyhow::{Result, ensure};
+use std::time::Duration;
+
+/// How many entries are planted unless `NIX_UNROOT_HOSTILE_ENTRIES` says otherwise.
+const ENTRIES: usize = 50_000;
+
+/// Plants below the directory that it is given: 4,000 levels, entries without end, names that are no text, links, FIFOs and sockets
+/// with telling names; says whether it could make a device.
+const PLANT: &str = r#"use Socket; my ($dir, $count) = @ARGV; chdir $dir or die "$dir: $!";
+mkdir $_ for ('deep', 'many', 'odd'); mkdir "many/$_" for 0..99;
+for my $n (1..$count) { open my $f, '>', 'many/' . $n % 100 . "/entry-$n" or die $!; }
+chdir 'odd'; for my $name ("new\nline", "\xff\xfe", "\e[2Jclear", ' ', '-rf', "a'b\"c\$(touch /pwned)", 'x' x 255) {
+  mkdir "dir $name" if length $name < 250; symlink '/etc/shadow', $name; }
+system 'mkfifo', $_ for 'fifo', 'default.fifo'; symlink '/', 'root'; symlink '.', 'loop'; symlink 'b', 'a'; symlink 'a', 'b';
+socket my $s, PF_UNIX, SOCK_STREAM, 0; bind $s, sockaddr_un('socket') or die $!;
+print system('mknod device c 1 3 2>/dev/null') ? "no device\n" : "device\n";
+chdir '../deep'; for (1..4000) { mkdir 'level-of-many' or die $!; chdir 'level-of-many' or die $!; }
+open my $f, '>', 'bottom';
+"#;
+
+/// Exchanges a directory full of files with links to a victim, and names of files with each other, without end; writes down how often.
+const SWAP: &str = r#"my ($dir, $log) = @ARGV; chdir $dir or die; mkdir 'swap'; mkdir "swap/d$_" for 0..9;
+for my $d (0..9) { for (0..19) { open my $f, '>', "swap/d$d/f$_"; } symlink '/srv/victim', "swap/l$d"; }
+symlink '/srv/victim', 'whole'; my $n = 0;
+while (1) { for my $d (0..9) {
+  rename "swap/d$d", "swap/t$d"; rename "swap/l$d", "swap/d$d"; rename "swap/t$d", "swap/l$d";
+  rename 'swap', 'aside'; rename 'whole', 'swap'; rename 'swap', 'whole'; rename 'aside', 'swap'; $n += 7; }
+  if ($n % 700 == 0) { open my $f, '>', $log; print $f "$n\n"; } }
+"#;
+
+fn as_user(machine: &Machine, user: &str, script: &str) -> Result<String> {
+    machine.root(&format!(
+        "setpriv --reuid={user} --regid=$(id -g {user}) --clear-groups sh -c {}",
+        quote(script)
+    ))
+}
+
+/// Runs it with a limit far above what it takes; it must end by itself, in a way that it knows.
+fn ends(machine: &Machine, arguments: &str, statuses: &[i32]) -> Result<String> {
+    let program = format!("{}/nix-unroot {arguments}", product::DIR);
+    let outcome = machine.shell("root", &program)?.timeout(Duration::from_secs(300)).run()?;
+    ensure!(statuses.contains(&outcome.status), "{outcome}");
+    let said = outcome.stdout + &outcome.stderr;
+    ensure!(!said.contains("panicked") && !said.contains('\u{1b}'), "{arguments}: {said}");
+    Ok(said)
+}
+
+/// What must not change: a directory outside with files of everybody concerned, and the tools.
+fn set_up(machine: &Machine) -> Result<()> {
+    machine.write_file("/opt/plant.pl", "0644", PLANT)?;
+    machine.write_file("/opt/swap.pl", "0644", SWAP)?;
+    machine.root("mkdir -p /srv/victim; for n in $(seq 0 19); do echo $n >/srv/victim/f$n; done; chmod 0755 /srv /srv/victim")?;
+    Ok(())
+}
+
+fn entries() -> usize {
+    std::env::var("NIX_UNROOT_HOSTILE_ENTRIES").ok().and_then(|text| text.parse().ok()).unwrap_or(ENTRIES)
+}
+
+#[test]
+fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
+    let (machine, _) = ready(Layout::Debian, "hostile")?;
+    set_up(&machine)?;
+    let before = Manifest::outside_nix(&machine)?;
+    migrate(&machine)?;
+    // Files of the same uid outside, too, which no walk may take for its own.
+    machine.root("chown nix /srv/victim/f1[0-9]")?;
+
+    let places = ["/nix/store", "/nix/var/nix/gcroots", "/nix/var/nix/profiles", "/nix/var/nix/builds"];
+    for place in places {
+        let count = entries() / places.len();
+        let made = as_user(
+            &machine,
+            "nix",
+            &format!("mkdir {place}/evil; perl /opt/plant.pl {place}/evil {count}"),
+        )?;
+        ensure!(made == "no device", "nix made a device: {made}");
+    }
+    // As with fs.protected_hardlinks=0, a setting of the whole host: root makes the links that nix could make then.
+    machine.root(
+        "for f in /etc/shadow /usr/bin/passwd /srv/victim/f1; do ln $f /nix/var/nix/profiles/evil/link-$(basename $f); ln $f /nix/store/evil/link-$(basename $f); done",
+    )?;
+    let outside = Manifest::outside_nix(&machine)?;
+    let names = ["/nix/var/nix/profiles/evil", "/nix/store/evil", "/nix/var/nix/gcroots/evil"];
+    for (number, place) in names.iter().enumerate() {
+        machine.background("root", &format!("exec setpriv --reuid=nix --regid=nix --clear-groups perl /opt/swap.pl {place} /tmp/swaps-{number}"))?;
+    }
+    // alice's directories stay hers: nobody ends her processes, so she goes on during the whole rollback.
+    machine.background(
+        "alice",
+        "exec perl /opt/swap.pl /nix/var/nix/profiles/per-user/alice /tmp/swaps-alice",
+    )?;
+    machine.root("for i in $(seq 300); do [ -s /tmp/swaps-alice ] && [ -s /tmp/swaps-2 ] && exit 0; sleep 0.1; done; exit 1")?;
+
+    for (arguments, statuses) in [
+        ("inspect --json", &[0][..]),
+        ("migrate --dry-run", &[0, 3]),
+        ("plan", &[0, 1, 3]),
+        ("verify", &[0, 1]),
+        ("history", &[0]),
+        ("roots", &[0, 1]),
+    ] {
+        ends(&machine, arguments, statuses)?;
+        outside.assert_same(
+            &Manifest::outside_nix(&machine)?,
+            &format!("after {arguments} beside an attacker"),
+        )?;
+    }
+    // The databases's owner puts a FIFO in its place, where somebody may wait for ever.
+    as_user(&machine, "nix", "cd /nix/var/nix/db; mv db.sqlite kept; mkfifo db.sqlite")?;
+    ends(&machine, "inspect", &[0])?;
+    ends(&machine, "verify", &[0, 1])?;
+    as_user(&machine, "nix", "cd /nix/var/nix/db; rm db.sqlite; mv kept db.sqlite")?;
+    // And a link in the place of a directory that a rollback removes with all that is in it.
+    as_user(
+        &machine,
+        "nix",
+        "mv /nix/var/nix/builds /nix/var/nix/old-builds; ln -s /srv/victim /nix/var/nix/builds",
+    )?;
+
+    let said = ends(&machine, "rollback --yes", &[0])?;
+    let swaps = machine.root("cat /tmp/swaps-*")?;
+    let total: u64 = swaps.lines().filter_map(|line| line.parse::<u64>().ok()).sum();
+    println!("{} entries planted, {total} renames by four racing processes", entries());
+    ensure!(total > 1000 && swaps.lines().count() == 4, "the race was none: {swaps}");
+    ensure!(said.contains("ending "), "the processes of nix were left running: {said}");
+    machine.root(
+        "pkill -u alice; rm /nix/store/evil/link-* /nix/var/nix/profiles/evil/link-*; chown root /srv/victim/*; sleep 1; ! pgrep -x perl",
+    )?;
+    before.assert_same(&Manifest::outside_nix(&machine)?, "after a rollback beside an attacker")?;
+    let left = machine
+        .root("find /nix -xdev -nouser 2>/dev/null | head -3; stat -c %U:%G /nix/store /nix/var/nix/db")?;
+    ensure!(left == "root:nixbld\nroot:root", "left with the uid of nix: {left}");
+    Ok(())
+}
+
+/// Before a migration it is a build user, in the store's group, who may have left something there.
+#[test]
+fn what_a_build_user_left_is_no_way_out_either() -> Result<()> {
+    let (machine, _) = ready(Layout::Debian, "hostile-builder")?;
+    set_up(&machine)?;
+    let plant = format!(
+        "mkdir /nix/store/evil; chmod 777 /nix/store/evil; perl /opt/plant.pl /nix/store/evil {}",
+        entries() / 10
+    );
+    as_user(&machine, "nixbld1", &plant)?;
+    // Not shadow: account tools replace that file, and only its old text would be left below the name.
+    machine.root("ln /usr/bin/passwd /nix/store/evil/link")?;
+    let before = Manifest::outside_nix(&machine)?;
+    // At work: it is waited for, and not for ever.
+    machine.background("root", "exec setpriv --reuid=nixbld1 --regid=nixbld --clear-groups perl /opt/swap.pl /nix/store/evil /tmp/swaps")?;
+    machine.root("for i in $(seq 300); do [ -s /tmp/swaps ] && exit 0; sleep 0.1; done; exit 1")?;
+    let said = ends(&machine, "migrate --yes --drain-timeout 2", &[1, 3])?;
+    let named = ["still run after 2 s", "builds-running-too-long"];
+    ensure!(named.iter().any(|name| said.contains(name)), "{said}");
+    before.assert_same(&Manifest::outside_nix(&machine)?, "after a migration beside a hostile build user")?;
+    machine.root("pkill -u nixbld1")?;
+    // A name of a file outside is not re-owned, and is named.
+    let said = ends(&machine, "migrate --yes", &[1])?;
+    ensure!(said.contains("have names outside") && said.contains("evil/link"), "{said}");
+    before.assert_same(&Manifest::outside_nix(&machine)?, "after a migration that met a foreign link")?;
+    machine.root("rm /nix/store/evil/link")?;
+    let before = Manifest::outside_nix(&machine)?;
+    ends(&machine, "migrate --yes", &[0])?;
+    ends(&machine, "rollback --yes", &[0])?;
+    before.assert_same(&Manifest::outside_nix(&machine)?, "after a migration and a rollback")
+}

@@ -1,0 +1,139 @@
+//! Nix goes, whoever brought it, and nothing else does.
+
+use super::interrupted::{killed_at, manifest};
+use super::{migrate, ready};
+use crate::harness::layout::Layout;
+use crate::harness::machine::Machine;
+use crate::harness::manifest::Manifest;
+use crate::harness::product;
+use anyhow::{Context, Result, ensure};
+
+on_both_layouts!(a_used_nix_is_removed, a_migrated_nix_is_removed, until_the_last_step_all_comes_back);
+
+/// What an installer adds is what goes: a machine before it, and after installing, using and removing, is the same.
+#[test]
+fn installed_used_and_removed_is_as_never_installed() -> Result<()> {
+    let base = Layout::Official.base()?;
+    let mut machine = Machine::copy_of(&base.join("tree"), "uninstall-exact")?;
+    machine.boot()?;
+    machine.root("useradd -m -s /bin/bash alice; install -d /etc/zsh; echo '# mine' >/etc/zsh/zshrc")?;
+    // A login makes files of its own; they are not Nix's.
+    machine.user("alice", "true")?;
+    product::install(&machine)?;
+    let before = Manifest::take(&machine)?;
+    Layout::Official.install(&machine)?;
+    machine
+        .user("alice", "nix-store --add /etc/hostname; nix-env --switch-profile ~/.local/state/nix/mine")?;
+    let whole = product::run(&machine, "uninstall --yes --purge-homes")?;
+    ensure!(whole.status == 0, "{whole}");
+    let left = machine.root("find /home/alice/.local /home/alice/.cache -mindepth 1 2>/dev/null || true")?;
+    machine.root("rm -rf /home/alice/.local /home/alice/.cache")?;
+    ensure!(!left.contains("nix"), "left in a home:\n{left}");
+    before.assert_same(&Manifest::take(&machine)?, "after an installation and its removal")?;
+    machine.reboot()?;
+    before.assert_same(&Manifest::take(&machine)?, "after a reboot")?;
+    let again = product::run(&machine, "uninstall --yes")?.exits(0)?;
+    ensure!(again.stderr.contains("nothing to do"), "{again}");
+    Ok(())
+}
+
+fn a_used_nix_is_removed(layout: Layout) -> Result<()> {
+    let (machine, world) = ready(layout, "uninstall")?;
+    let shown = product::ok(&machine, "uninstall --dry-run")?;
+    ensure!(shown.contains("delete-store") && shown.contains("cannot be undone"), "{shown}");
+    ensure!(shown.contains("--purge-homes removes it"), "what stays in homes is not told: {shown}");
+
+    world.hold(&machine)?;
+    let before = manifest(&machine)?;
+    let refused = product::run(&machine, "uninstall --yes")?.exits(3)?;
+    ensure!(refused.stdout.contains("sleep 1000000") && refused.stdout.contains("/nix/store/"), "{refused}");
+    before.assert_same(&manifest(&machine)?, "after a refused removal")?;
+    machine.root("pkill -f 'sleep 1000000'")?;
+
+    product::ok(&machine, "uninstall --yes")?;
+    assert_removed(&machine, layout)?;
+    let homes =
+        machine.root("ls -d /home/alice/.nix-profile /home/alice/.local/state/nix 2>/dev/null || true")?;
+    ensure!(!homes.is_empty(), "somebody's home was touched without --purge-homes");
+    let history = product::ok(&machine, "history")?;
+    ensure!(history.contains("final"), "{history}");
+    let back = product::run(&machine, "rollback --yes")?.exits(0)?;
+    ensure!(back.stderr.contains("nothing to do"), "{back}");
+    Ok(())
+}
+
+fn a_migrated_nix_is_removed(layout: Layout) -> Result<()> {
+    let (machine, _) = ready(layout, "uninstall-new")?;
+    migrate(&machine)?;
+    let ids = machine.root("id -u nix; id -u nix-root-scan")?;
+    product::ok(&machine, "uninstall --yes --purge-homes")?;
+    assert_removed(&machine, layout)?;
+    for id in ids.lines() {
+        let left = machine.root(&format!("find / -xdev -uid {id} | head -3"))?;
+        ensure!(left.is_empty(), "left of uid {id}:\n{left}");
+    }
+    let accounts = machine
+        .root("grep -E '^nix(-root-scan)?:' /etc/passwd /etc/group /etc/subuid /etc/subgid || true")?;
+    ensure!(accounts.is_empty(), "{accounts}");
+    let homes = machine.root("ls -d /home/*/.nix-profile /home/*/.local/state/nix 2>/dev/null || true")?;
+    ensure!(homes.is_empty(), "left in homes: {homes}");
+    Ok(())
+}
+
+fn until_the_last_step_all_comes_back(layout: Layout) -> Result<()> {
+    let (machine, _) = ready(layout, "uninstall-back")?;
+    let before = manifest(&machine)?;
+    // The first step that cannot be undone is another one where packages are.
+    let last = match layout {
+        Layout::Debian => "purge-packages-1",
+        Layout::Official => "purge-home-1",
+    };
+    for checkpoint in [
+        "do:stop-units:applied".to_owned(),
+        "do:remove-file-1:recorded".to_owned(),
+        format!("do:{last}:captured"),
+    ] {
+        if layout == Layout::Debian && checkpoint.contains("remove-file") {
+            continue;
+        }
+        killed_at(&machine, &checkpoint, "uninstall --yes")?;
+        product::ok(&machine, "rollback --yes")?;
+        before.assert_same(&manifest(&machine)?, &format!("after a kill at {checkpoint} and a rollback"))?;
+    }
+    product::ok(&machine, "uninstall --yes --keep-store").context("without the store")?;
+    machine.root("test -d /nix/store")?;
+    for checkpoint in ["do:delete-store-1:recorded", "do:delete-store-1:applied"] {
+        killed_at(
+            &machine,
+            checkpoint,
+            if checkpoint.ends_with("recorded") { "uninstall --yes" } else { "resume --yes" },
+        )?;
+        let refused = product::run(&machine, "rollback --yes")?.exits(4)?;
+        ensure!(refused.stderr.contains("cannot be undone any more"), "{refused}");
+    }
+    product::ok(&machine, "resume --yes")?;
+    assert_removed(&machine, layout)
+}
+
+/// Nothing of Nix is left but what is people's own.
+fn assert_removed(machine: &Machine, layout: Layout) -> Result<()> {
+    let left = machine.root(
+        "ls -d /nix /etc/nix /etc/systemd/system/nix* /etc/tmpfiles.d/nix* /etc/profile.d/nix* /root/.nix* \
+             /usr/lib/systemd/system/nix-daemon* /etc/*.backup-before-nix 2>/dev/null || true
+         grep -E '^_?nixbld|^nix-users' /etc/passwd /etc/shadow /etc/group /etc/gshadow || true
+         grep -l '# End Nix' /etc/bash.bashrc /etc/zsh/zshrc /etc/profile.d/* 2>/dev/null || true
+         find /etc /usr/local -xdev -lname '/nix/*' | head
+         systemctl list-unit-files --no-legend 'nix-*' || true; systemctl list-units --all --no-legend --plain 'nix-*'
+         pgrep -l nix-daemon || true",
+    )?;
+    ensure!(left.is_empty(), "{layout:?}: left behind:\n{left}");
+    if layout == Layout::Debian {
+        let packages = machine.root(
+            "dpkg-query -W -f '${Package} ${Status}\\n' nix-bin nix-setup-systemd 2>/dev/null || true",
+        )?;
+        ensure!(!packages.contains("installed") || packages.contains("not-installed"), "{packages}");
+    }
+    let healthy = machine.try_root("systemctl --failed --no-legend --plain | grep nix")?;
+    ensure!(healthy.stdout.is_empty(), "{healthy}");
+    Ok(())
+}
