@@ -4,7 +4,7 @@
 //! A module imports only what stands to its left:
 //!
 //! ```text
-//! types, system, platform -> facts -> findings ----------> plan -> engine -> cli
+//! types, system, platform -> facts -> findings ----------> plan -> audit, engine -> cli
 //!                            remains ----------> actions --^
 //!                            reown ------------> actions --^      /
 //!                archive, download ---------------^      journal-^
@@ -16,6 +16,7 @@
 
 pub mod actions;
 pub mod archive;
+pub mod audit;
 pub mod cli;
 pub mod daemon;
 pub mod download;

@@ -11,6 +11,7 @@ mod acl_entry;
 mod added_paths;
 mod append_block;
 pub mod conflict;
+mod copy_into_home;
 mod create_directory;
 mod create_group;
 mod create_user;
@@ -36,7 +37,9 @@ mod remove_block;
 mod remove_directory;
 mod remove_file;
 mod reown;
+mod replace_lines;
 mod set_owner;
+mod share_file;
 mod start_units;
 mod stop_units;
 mod subid_line;
@@ -215,6 +218,12 @@ actions! {
     "install-profile" => InstallProfile(install_profile::InstallProfile),
     /// The fetched archive is removed.
     "forget-archive" => ForgetArchive(forget_archive::ForgetArchive),
+    /// A copy of one of root's files in another user's home.
+    "copy-into-home" => CopyIntoHome(copy_into_home::CopyIntoHome),
+    /// A file of root's that a group may read.
+    "share-file" => ShareFile(share_file::ShareFile),
+    /// Lines of somebody else's file.
+    "replace-lines" => ReplaceLines(replace_lines::ReplaceLines),
     /// A copy of a program.
     "install-program" => InstallProgram(install_program::InstallProgram),
     /// A file with a given text.

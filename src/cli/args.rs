@@ -54,6 +54,8 @@ pub enum Command {
     Install(MigrateArgs),
     /// Proves the finished state on the live machine: owner, build uid, trust, GC roots
     Verify,
+    /// Lists how the Nix user could still become root, and closes the ways that can be closed safely
+    Audit(AuditArgs),
     /// Lists what keeps store paths alive: processes, links, and links that are remembered while they cannot be seen
     Roots(RootsArgs),
     /// Removes Nix from this machine, whoever installed it
@@ -84,6 +86,19 @@ pub struct MigrateArgs {
     /// Leaves what was done when a step fails, instead of undoing it
     #[arg(long)]
     pub keep_partial: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Applies the safe remedies, as a run that rollback undoes
+    #[arg(long)]
+    pub fix: bool,
+    /// With --fix: shows what would be changed, and changes nothing
+    #[arg(long, requires = "fix")]
+    pub dry_run: bool,
+    /// Exit status 5 when there is something to change
+    #[arg(long)]
+    pub exit_code: bool,
 }
 
 #[derive(Debug, Args)]

@@ -24,7 +24,7 @@ impl Survey {
     /// # Errors
     /// When the journal cannot be read.
     pub fn take(options: &Options, lock: LockCheck) -> Result<Self> {
-        let facts = facts::gather(&facts::Machine::live());
+        let facts = facts::gather(&facts::Machine::live().with_wanted_ids(options.subid_range));
         let journal = Path::new(paths::JOURNAL);
         let current = match Journal::open_existing(journal)? {
             Some(journal) => journal.current()?,

@@ -1,6 +1,7 @@
 //! The command line: parses, calls, prints.
 
 mod args;
+mod audit;
 mod conflicts;
 mod exit;
 mod history;
@@ -76,6 +77,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Migrate(args) => migrate::migrate(session, args),
         Command::Install(args) => install::install(session, args),
         Command::Verify => verify::verify(session),
+        Command::Audit(args) => audit::audit(session, args),
         Command::Roots(args) => roots::roots(session, args),
         Command::Uninstall(args) => uninstall::uninstall(session, args),
         Command::Resume => runs::resume(session),

@@ -120,8 +120,18 @@ impl Runner {
         let run = self.journal.runs().ok().and_then(|mut runs| runs.pop());
         let done =
             run.as_ref().and_then(|run| Plan::read(&run.plan).ok()).map_or(String::new(), |plan| plan.done);
+        let below = self.journal.current().ok().flatten().filter(|run| run.state == RunState::Applied);
         let (exit, outcome) = match ended {
-            Ok(ending) => tell(session, &ending, &done),
+            Ok(ending) => {
+                let told = tell(session, &ending, &done);
+                if let (Ending::Undone, Some(run)) = (&ending, below) {
+                    let (id, name) = (run.id, run.plan_name);
+                    session.output.message(&format!(
+                        "run {id} ({name}) is still in effect; rollback again undoes that"
+                    ));
+                }
+                told
+            }
             Err(error) => {
                 session.output.error(&error.context("the run was stopped where it was"));
                 tell(session, &Ending::Stuck, &done)

@@ -10,6 +10,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use serde::Deserialize;
 
+use crate::findings::Share;
 use crate::plan::Options;
 use crate::platform::paths;
 use crate::types::SubidRange;
@@ -63,6 +64,27 @@ pub struct Settings {
     /// How long running builds are waited for, in seconds [default: 300]
     #[arg(long, global = true, value_name = "SECONDS", env = "NIX_UNROOT_DRAIN_TIMEOUT")]
     pub drain_timeout: Option<u64>,
+    /// Lets the Nix group read nix.conf, what it includes, and lists of builders
+    #[arg(long, global = true, env = "NIX_UNROOT_SHARE_CONF", value_parser = BoolishValueParser::new())]
+    pub share_conf: bool,
+    /// Lets it read the netrc file
+    #[arg(long, global = true, env = "NIX_UNROOT_SHARE_NETRC", value_parser = BoolishValueParser::new())]
+    pub share_netrc: bool,
+    /// Lets it read the keys of secret-key-files
+    #[arg(long, global = true, env = "NIX_UNROOT_SHARE_KEYS", value_parser = BoolishValueParser::new())]
+    pub share_keys: bool,
+    /// Lets it read certificates that settings name, and their keys
+    #[arg(long, global = true, env = "NIX_UNROOT_SHARE_CERTIFICATES", value_parser = BoolishValueParser::new())]
+    pub share_certificates: bool,
+    /// Copies root's ssh keys, known hosts and configuration into the daemon's home, and lets its group read keys that builders name
+    #[arg(long, global = true, env = "NIX_UNROOT_SHARE_SSH", value_parser = BoolishValueParser::new())]
+    pub share_ssh: bool,
+    /// Copies root's AWS credentials into the daemon's home
+    #[arg(long, global = true, env = "NIX_UNROOT_SHARE_AWS", value_parser = BoolishValueParser::new())]
+    pub share_aws: bool,
+    /// Leaves another installer's /nix/receipt.json and /nix/nix-installer, which could delete /nix
+    #[arg(long, global = true, env = "NIX_UNROOT_KEEP_INSTALLER", value_parser = BoolishValueParser::new())]
+    pub keep_installer: bool,
     /// Directory of nix-daemon-gate and nix-root-scan [default: that of nix-unroot itself]
     #[arg(long, global = true, value_name = "DIR", env = "NIX_UNROOT_HELPERS")]
     pub helpers: Option<PathBuf>,
@@ -104,6 +126,13 @@ impl Settings {
             no_shell_changes: self.no_shell_changes || other.no_shell_changes,
             no_start: self.no_start || other.no_start,
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
+            share_conf: self.share_conf || other.share_conf,
+            share_netrc: self.share_netrc || other.share_netrc,
+            share_keys: self.share_keys || other.share_keys,
+            share_certificates: self.share_certificates || other.share_certificates,
+            share_ssh: self.share_ssh || other.share_ssh,
+            share_aws: self.share_aws || other.share_aws,
+            keep_installer: self.keep_installer || other.keep_installer,
             helpers: self.helpers.or(other.helpers),
         }
     }
@@ -131,6 +160,15 @@ impl Settings {
             change_shells: !self.no_shell_changes,
             start: !self.no_start,
             drain_timeout: self.drain_timeout.unwrap_or(defaults.drain_timeout),
+            share: Share {
+                conf: self.share_conf,
+                netrc: self.share_netrc,
+                keys: self.share_keys,
+                certificates: self.share_certificates,
+                ssh: self.share_ssh,
+                aws: self.share_aws,
+            },
+            keep_installer: self.keep_installer,
             program,
             helpers,
             ..defaults

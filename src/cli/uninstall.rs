@@ -88,6 +88,10 @@ fn after_rollback(session: &Session, args: &UninstallArgs) -> Result<Exit> {
         return Ok(exit);
     }
     let survey = Survey::take()?;
+    if survey.first.is_some() {
+        // An audit's fixes went on top of a migration.
+        return after_rollback(session, args);
+    }
     if survey.remains.is_empty() {
         session.output.message("done: Nix is removed");
         session.output.document(&RunDocument::nothing())?;

@@ -77,9 +77,11 @@ pub enum Ending {
 /// Records a new run of `plan`; returns its number.
 ///
 /// # Errors
-/// When an earlier run is not ended: undoing this one would not undo that one. When the journal cannot be written.
+/// When an earlier run is not ended, or is one that this plan does not go on top of: undoing this one would not undo that one. When the
+/// journal cannot be written.
 pub fn begin(journal: &mut Journal, backups: &Path, plan: &Plan) -> Result<i64> {
-    if let Some(run) = journal.current()? {
+    let below = journal.current()?;
+    if let Some(run) = below.filter(|run| !(plan.goes_on_top && run.state == RunState::Applied)) {
         if run.state == RunState::Applied && recorded_plan(&run)?.ends_here {
             journal.set_run(run.id, RunState::Final)?;
             return begin(journal, backups, plan);

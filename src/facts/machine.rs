@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::child;
 use super::processes::RawProcess;
+use crate::types::SubidRange;
 
 /// No file that is read here comes near this size; a larger one is not what it claims to be.
 const MAX_FILE_BYTES: u64 = 128 << 20;
@@ -26,6 +27,7 @@ pub struct Machine {
     owners: BTreeMap<PathBuf, (u32, u32)>,
     default_owner: Option<(u32, u32)>,
     processes: Vec<RawProcess>,
+    wanted: SubidRange,
 }
 
 /// With whose rights a command runs.
@@ -55,7 +57,15 @@ impl Machine {
             owners: BTreeMap::new(),
             default_owner: None,
             processes: Vec::new(),
+            wanted: SubidRange::NIX_DEFAULT,
         }
+    }
+
+    /// Makes `range` the one whose ids the name service is asked for, instead of Nix's default.
+    #[must_use]
+    pub fn with_wanted_ids(mut self, range: Option<SubidRange>) -> Self {
+        self.wanted = range.unwrap_or(self.wanted);
+        self
     }
 
     /// Makes `program` the one that answers the hidden subcommands.
@@ -98,6 +108,10 @@ impl Machine {
         self.live
     }
 
+    pub(crate) fn wanted_ids(&self) -> SubidRange {
+        self.wanted
+    }
+
     pub(crate) fn recorded_processes(&self) -> &[RawProcess] {
         &self.processes
     }
@@ -114,6 +128,17 @@ impl Machine {
 
     /// Standard output of a program that ended well; otherwise the reason, in words.
     pub(crate) fn run<S: AsRef<OsStr>>(&self, who: As, program: &str, args: &[S]) -> Result<String, String> {
+        self.run_for(who, program, args, &[0])
+    }
+
+    /// As [`Machine::run`]; these exit statuses are good ends.
+    pub(crate) fn run_for<S: AsRef<OsStr>>(
+        &self,
+        who: As,
+        program: &str,
+        args: &[S],
+        good: &[i32],
+    ) -> Result<String, String> {
         if !self.live {
             let words = args.iter().map(|arg| arg.as_ref().to_string_lossy().into_owned());
             let line = std::iter::once(program.to_owned()).chain(words).collect::<Vec<_>>().join(" ");
@@ -125,7 +150,7 @@ impl Machine {
         };
         let output = child::output(command.args(args), Duration::from_secs(20), 16 << 20)
             .map_err(|error| format!("cannot run {program}: {error}"))?;
-        if !output.status.success() {
+        if !output.status.code().is_some_and(|code| good.contains(&code)) {
             return Err(format!("{program} ended with {}", output.status));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -143,6 +168,27 @@ impl Machine {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// As [`Machine::read`], a file of at most `limit` bytes whose owner is accepted. The owner is asked of the open file, so a link
+    /// that changes meanwhile leads nowhere else.
+    pub(crate) fn read_of(
+        &self,
+        path: &Path,
+        limit: u64,
+        accept: impl Fn(&Path, u32, u32) -> bool,
+    ) -> io::Result<String> {
+        let (file, real) = (self.open(path)?, self.real(path)?);
+        let (uid, gid) = self.owner(&real, &file.metadata()?);
+        if !accept(&real, uid, gid) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let mut text = String::new();
+        let read = file.take(limit + 1).read_to_string(&mut text)?;
+        if read as u64 > limit {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(text)
+    }
+
     fn open(&self, path: &Path) -> io::Result<File> {
         let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(self.host(path)?)?;
@@ -157,6 +203,12 @@ impl Machine {
         let parent = path.parent().unwrap_or(Path::new("/"));
         let name = path.file_name().unwrap_or(OsStr::new("."));
         fs::symlink_metadata(self.host(parent)?.join(name))
+    }
+
+    /// An extended attribute of `path` itself; `None` without one.
+    pub(crate) fn attribute(&self, path: &Path, name: &str) -> Option<Vec<u8>> {
+        let parent = self.host(path.parent()?).ok()?;
+        xattr::get(parent.join(path.file_name()?), name).ok().flatten()
     }
 
     /// Metadata of what `path` leads to.

@@ -1,13 +1,17 @@
 //! What is installed on this machine. Gathering reads and never writes; what could not be read is said in
 //! [`Facts::unread`] instead of being left out.
 
+mod access_control;
 mod accounts;
 mod build_users;
+mod builders;
 mod child;
+mod daemon_files;
 mod database;
 mod flavour;
 #[cfg(test)]
 mod flavour_tests;
+mod foreign_ids;
 mod init;
 mod machine;
 mod mounts;
@@ -19,6 +23,7 @@ mod owners;
 mod packages;
 mod processes;
 mod reader;
+mod root_jobs;
 #[cfg(test)]
 pub mod sample;
 mod shell;
@@ -31,12 +36,16 @@ use std::path::{Path, PathBuf};
 
 pub use child::{PROBE_USERNS, READ_DATABASE, RUN_VERSION, child_main};
 pub use machine::Machine;
-pub use nix_conf::{NamedFile, Unsandboxed};
+pub use nix_conf::Unsandboxed;
+pub(crate) use nix_paths::named as nix_paths_named;
 pub use processes::{RawProcess, running as running_processes};
-use reader::Reader;
+pub(crate) use reader::Reader;
+pub(crate) use root_jobs::EXEC;
 use serde::{Deserialize, Serialize};
+pub(crate) use shell::startup_files;
+pub(crate) use units::{UnitText, all as all_units, program as unit_program};
 
-use crate::types::{NixVersion, SubidEntry, UnitName};
+use crate::types::{NixVersion, SubidEntry, SubidRange, UnitName};
 
 /// Looks at a machine. Nothing is written, anywhere; what needs rights that this process lacks is in [`Facts::unread`].
 pub fn gather(machine: &Machine) -> Facts {
@@ -53,6 +62,9 @@ pub fn gather(machine: &Machine) -> Facts {
     let fragments = units.iter().filter_map(|unit| unit.fragment.clone());
     let packages = packages::owners(&reader, &binaries.chain(fragments).collect::<Vec<_>>());
     let nix = nix_binary::gather(&reader, candidates, &packages);
+
+    let builders = builders::gather(&reader, &nix_conf);
+    let daemon_files = daemon_files::gather(&reader, &nix_conf, &builders, &units);
 
     let store = store::gather(&reader);
     let database = database::gather(&reader);
@@ -76,7 +88,10 @@ pub fn gather(machine: &Machine) -> Facts {
         mounts: mounts::gather(&reader),
         user_namespaces: userns::gather(&reader),
         subgid: subids::gather(&reader, "/etc/subgid"),
-        owners: owners::gather(&reader, &nix_conf),
+        owners: owners::gather(&reader, &daemon_files),
+        root_jobs: root_jobs::gather(&reader),
+        access_control: access_control::gather(&reader),
+        foreign_ids: foreign_ids::gather(&reader),
         backup_free_bytes: store::free_for_backups(&reader),
         users: reader.accounts.users.clone(),
         groups: reader.accounts.groups.clone(),
@@ -88,6 +103,8 @@ pub fn gather(machine: &Machine) -> Facts {
         build_users,
         units,
         nix_conf,
+        daemon_files,
+        builders,
         subuid,
         unread: reader.into_unread(),
     }
@@ -102,11 +119,6 @@ impl Facts {
     /// A unit by its name.
     pub fn unit(&self, name: &str) -> Option<&Unit> {
         self.units.iter().find(|unit| unit.name.as_str() == name)
-    }
-
-    /// Files that settings of `nix.conf` name and that the daemon, today root, reads.
-    pub fn files_named_by_settings(&self) -> Vec<NamedFile> {
-        nix_conf::files_named(&self.nix_conf)
     }
 }
 
@@ -131,6 +143,16 @@ pub struct Facts {
     pub units: Vec<Unit>,
     /// `nix.conf` and what it includes, in the order Nix reads them.
     pub nix_conf: Vec<ConfFile>,
+    /// Files that the daemon reads or runs, today with root's rights.
+    pub daemon_files: Vec<DaemonFile>,
+    /// Remote builders.
+    pub builders: Vec<Builder>,
+    /// What root's timers, services and crontabs do with Nix.
+    pub root_jobs: Vec<RootJob>,
+    /// SELinux and AppArmor.
+    pub access_control: AccessControl,
+    /// Ids that are in use although no local file says so.
+    pub foreign_ids: Vec<ForeignIds>,
     /// Files that make shells see Nix.
     pub shell_snippets: Vec<ShellSnippet>,
     /// Processes of Nix that run now.
@@ -351,6 +373,107 @@ pub struct ConfFile {
     pub gid: u32,
     /// Permission bits.
     pub mode: u32,
+}
+
+/// What a file is to the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    /// `nix.conf`, or included by it.
+    Conf,
+    /// Passwords for downloads.
+    Netrc,
+    /// Signs what is built.
+    SigningKey,
+    /// A certificate, or the key to a client's certificate.
+    Certificate,
+    /// Opens a remote builder or store.
+    SshKey,
+    /// A list of remote builders.
+    Machines,
+    /// A program that the daemon starts.
+    Hook,
+    /// A library that the daemon loads.
+    Plugin,
+    /// Shown to builds.
+    SandboxPath,
+}
+
+/// A file that the daemon reads or runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonFile {
+    /// What it is.
+    pub kind: FileKind,
+    /// The setting or variable that names it.
+    pub named_by: String,
+    /// The name.
+    pub path: PathBuf,
+    /// Where it really lies, after links.
+    pub real: PathBuf,
+    /// Whether it is a directory.
+    pub directory: bool,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// The outermost directory on the way to it that not everybody may enter.
+    pub closed_directory: Option<PathBuf>,
+}
+
+/// A remote builder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Builder {
+    /// Its address.
+    pub uri: String,
+    /// The ssh key that its line names.
+    pub key: Option<PathBuf>,
+    /// The list that it stands in; `None` for `nix.conf` itself.
+    pub list: Option<PathBuf>,
+    /// Whether it is reached with ssh.
+    pub over_ssh: bool,
+}
+
+/// A command that root runs by itself and that calls Nix, or a service that runs such commands for others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootJob {
+    /// The unit, crontab or script.
+    pub path: PathBuf,
+    /// The command.
+    pub command: String,
+}
+
+/// Mandatory access control.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessControl {
+    /// SELinux.
+    pub selinux: SeLinux,
+    /// Whether AppArmor is on.
+    pub apparmor: bool,
+    /// Its profiles that name Nix.
+    pub apparmor_profiles: Vec<PathBuf>,
+}
+
+/// How SELinux stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeLinux {
+    /// Not there.
+    Off,
+    /// Logs what it would deny.
+    Permissive,
+    /// Denies.
+    Enforcing,
+}
+
+/// Ids of somebody whom `/etc/passwd`, `/etc/group` and the subid files do not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignIds {
+    /// Which.
+    pub range: SubidRange,
+    /// Whose: `the account ldap-user`, `a container (pid 77)`.
+    pub holder: String,
 }
 
 /// A file that a shell reads and that mentions Nix.

@@ -17,15 +17,6 @@ const ALIASES: [(&str, &str); 4] = [
     ("build-chroot-dirs", "sandbox-paths"),
 ];
 
-/// A file that a setting names and that the daemon reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedFile {
-    /// The setting.
-    pub setting: &'static str,
-    /// The file.
-    pub file: PathBuf,
-}
-
 /// Which builds may run without a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsandboxed {
@@ -77,28 +68,9 @@ pub(crate) fn effective(files: &[ConfFile], name: &str) -> Option<String> {
     value
 }
 
-/// Files that settings name and that the daemon, today root, reads: secrets for the most part. Defaults of Nix that name a
-/// file are among them.
-pub(crate) fn files_named(files: &[ConfFile]) -> Vec<NamedFile> {
-    let mut named = Vec::new();
-    let mut add = |setting, text: &str| {
-        if text.starts_with('/') {
-            named.push(NamedFile { setting, file: text.into() });
-        }
-    };
-    add("netrc-file", effective(files, "netrc-file").as_deref().unwrap_or("/etc/nix/netrc"));
-    for setting in ["secret-key-files", "ssl-cert-file", "post-build-hook", "diff-hook"] {
-        effective(files, setting).unwrap_or_default().split_whitespace().for_each(|word| add(setting, word));
-    }
-    let builders = effective(files, "builders").unwrap_or_else(|| "@/etc/nix/machines".to_owned());
-    for machine in builders.split(';').map(str::trim) {
-        match machine.strip_prefix('@') {
-            Some(list) => add("builders", list),
-            // URI SYSTEMS SSH-KEY ...
-            None => machine.split_whitespace().nth(2).into_iter().for_each(|key| add("builders", key)),
-        }
-    }
-    named
+/// The netrc file, which has a name also when nobody sets one.
+pub(crate) fn netrc(files: &[ConfFile]) -> String {
+    effective(files, "netrc-file").unwrap_or_else(|| "/etc/nix/netrc".to_owned())
 }
 
 /// All settings in the order Nix applies them: an included file's stand where the include stands.
@@ -256,15 +228,5 @@ mod tests {
         let (_dir, conf, unread) = tree(&[("nix.conf", "include nix.conf\n")]);
         assert_eq!(conf.len(), MAX_DEPTH + 1);
         assert!(unread[0].contains("in a circle"), "{unread:?}");
-    }
-
-    #[test]
-    fn files_that_the_daemon_reads() {
-        let (_dir, conf, _) = tree(&[(
-            "nix.conf",
-            "secret-key-files = /k/one /k/two\nbuilders = ssh://a x86_64-linux /k/ssh ; @/etc/nix/more ; ssh://b - -\n",
-        )]);
-        let files: Vec<_> = files_named(&conf).iter().map(|named| named.file.display().to_string()).collect();
-        assert_eq!(files, ["/etc/nix/netrc", "/k/one", "/k/two", "/k/ssh", "/etc/nix/more"]);
     }
 }

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::reader::Reader;
-use super::{ConfFile, PathOwner, nix_conf};
+use super::{DaemonFile, PathOwner};
 
 /// The frame around Nix's files.
-const FRAME: [&str; 17] = [
+const FRAME: [&str; 20] = [
     "/nix",
     "/nix/store",
     "/nix/var",
@@ -24,27 +24,29 @@ const FRAME: [&str; 17] = [
     "/etc/bashrc",
     "/etc/zsh/zshrc",
     "/etc/zshrc",
+    "/nix/receipt.json",
+    "/nix/nix-installer",
+    "/dev/kvm",
 ];
 
 /// Files that only count because the daemon, as root, reads them.
-const ROOTS_OWN: [&str; 7] = [
-    "/root/.config/nix/nix.conf",
-    "/root/.netrc",
-    "/root/.aws/credentials",
-    "/root/.aws/config",
-    "/root/.ssh/id_rsa",
-    "/root/.ssh/id_ecdsa",
-    "/root/.ssh/id_ed25519",
-];
+const ROOTS_OWN: [&str; 4] =
+    ["/root/.config/nix/nix.conf", "/root/.netrc", "/root/.aws/credentials", "/root/.aws/config"];
+/// What ssh, started by the daemon, finds there: names that begin so.
+const SSH_DIRECTORY: &str = "/root/.ssh";
+const SSH: [&str; 3] = ["id_", "known_hosts", "config"];
 
 /// Those that exist, by path. Links are not followed, except for files that settings name: there the file counts.
-pub(crate) fn gather(reader: &Reader<'_>, conf: &[ConfFile]) -> Vec<PathOwner> {
+pub(crate) fn gather(reader: &Reader<'_>, daemon_files: &[DaemonFile]) -> Vec<PathOwner> {
     let below_state = reader.list("/nix/var/nix");
     let fixed = FRAME.iter().chain(&ROOTS_OWN).map(PathBuf::from);
-    let included = conf.iter().skip(1).map(|file| file.path.clone());
-    let named = nix_conf::files_named(conf).into_iter().map(|named| named.file).chain(included);
-    let mut owners: Vec<_> = fixed.chain(below_state).filter_map(|path| reader.path_owner(path)).collect();
-    owners.extend(named.filter_map(|path| reader.target_owner(path)));
+    let ssh = reader.list(SSH_DIRECTORY).into_iter().filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        SSH.iter().any(|start| name.starts_with(start))
+    });
+    let mut owners: Vec<_> =
+        fixed.chain(below_state).chain(ssh).filter_map(|path| reader.path_owner(path)).collect();
+    owners.extend(daemon_files.iter().filter_map(|file| reader.target_owner(&file.path)));
     owners.sort_by(|a, b| a.path.cmp(&b.path));
     owners.dedup_by(|a, b| a.path == b.path);
     owners

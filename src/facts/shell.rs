@@ -35,11 +35,16 @@ const DIRECTORIES: [&str; 6] = [
 /// Read by the service manager for its user's services, not by a shell.
 const ENVIRONMENT: [&str; 2] = ["/etc/environment.d", "/usr/lib/environment.d"];
 
+/// Files that root's shells read when they start, whether they are there or not.
+pub(crate) fn startup_files(reader: &Reader<'_>) -> Vec<PathBuf> {
+    FILES.iter().map(PathBuf::from).chain(DIRECTORIES.iter().flat_map(|path| reader.list(path))).collect()
+}
+
 /// In the order of their names.
 pub(crate) fn gather(reader: &Reader<'_>) -> Vec<ShellSnippet> {
-    let shells = FILES.iter().map(PathBuf::from).chain(DIRECTORIES.iter().flat_map(|path| reader.list(path)));
     let environment = ENVIRONMENT.iter().flat_map(|path| reader.list(path));
-    let mut found: Vec<_> = shells
+    let mut found: Vec<_> = startup_files(reader)
+        .into_iter()
         .map(|path| (path, true))
         .chain(environment.map(|path| (path, false)))
         .filter_map(|(path, read_by_root)| snippet(reader, path, read_by_root))

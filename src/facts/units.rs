@@ -45,6 +45,42 @@ pub(crate) fn gather(reader: &Reader<'_>, init: &Init) -> Vec<Unit> {
     units
 }
 
+/// A unit as its files have it, whatever it is for.
+#[derive(Debug)]
+pub(crate) struct UnitText {
+    /// The strongest fragment.
+    pub fragment: PathBuf,
+    /// Its drop-ins, in order.
+    pub drop_ins: Vec<PathBuf>,
+    /// Fragment and drop-ins, one after the other.
+    pub text: String,
+}
+
+impl UnitText {
+    /// All values of a key, in order; an empty one forgets those before it.
+    pub fn values(&self, key: &str) -> Vec<String> {
+        values(&self.text, key)
+    }
+
+    /// Whether what it starts is started as root.
+    pub fn is_roots(&self) -> bool {
+        self.values("User").pop().is_none_or(|user| user == "root" || user == "0")
+    }
+}
+
+/// Every unit, but masked ones, in the order of their names.
+pub(crate) fn all(reader: &Reader<'_>) -> Vec<UnitText> {
+    let masked = |path: &Path| reader.machine.read_link(path).is_ok_and(|to| to == Path::new("/dev/null"));
+    let unit = |(name, fragment): (UnitName, PathBuf)| {
+        let drop_ins = drop_ins(reader, &name);
+        let first = reader.text(&fragment).unwrap_or_default();
+        let texts = drop_ins.iter().map(|file| file.text.as_str());
+        let text = std::iter::once(first.as_str()).chain(texts).collect::<Vec<_>>().join("\n");
+        UnitText { fragment, drop_ins: drop_ins.into_iter().map(|file| file.path).collect(), text }
+    };
+    candidates(reader).into_iter().filter(|(_, fragment)| !masked(fragment)).map(unit).collect()
+}
+
 /// Each unit's strongest fragment.
 fn candidates(reader: &Reader<'_>) -> BTreeMap<UnitName, PathBuf> {
     let mut found = BTreeMap::new();
@@ -108,7 +144,7 @@ fn drop_ins(reader: &Reader<'_>, name: &UnitName) -> Vec<DropIn> {
     found.into_values().map(|path| DropIn { text: reader.text(&path).unwrap_or_default(), path }).collect()
 }
 
-/// All values of a key, in order; an empty one forgets those before it.
+/// See [`UnitText::values`].
 fn values(text: &str, key: &str) -> Vec<String> {
     let mut values = Vec::new();
     for line in text.replace("\\\n", " ").lines() {
@@ -127,7 +163,7 @@ fn values(text: &str, key: &str) -> Vec<String> {
 }
 
 /// The program of an `ExecStart=` line, without systemd's prefixes.
-fn program(line: &str) -> Option<PathBuf> {
+pub(crate) fn program(line: &str) -> Option<PathBuf> {
     let word = line.trim_start_matches(['@', '-', ':', '+', '!', '|']).split_whitespace().next()?;
     Some(PathBuf::from(word.trim_matches('"')))
 }

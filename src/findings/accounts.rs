@@ -76,7 +76,7 @@ pub fn free_range(facts: &Facts, wanted: SubidRange, owner: &str) -> Option<Subi
     above.or_else(|| search(FIRST_CONTAINER_ID))
 }
 
-/// Ids that belong to others than `owner`: delegated ranges, accounts and groups.
+/// Ids that belong to others than `owner`: delegated ranges, accounts and groups, those of a directory service and of containers too.
 fn taken_ranges(facts: &Facts, owner: &str) -> Vec<SubidRange> {
     let uid = facts.users.iter().find(|user| user.name == owner).map(|user| user.uid.to_string());
     let delegated = facts.subuid.iter().chain(&facts.subgid);
@@ -84,7 +84,8 @@ fn taken_ranges(facts: &Facts, owner: &str) -> Vec<SubidRange> {
     let users = facts.users.iter().map(|user| user.uid);
     let ids: BTreeSet<_> = users.chain(facts.groups.iter().map(|group| group.gid)).collect();
     let single = ids.into_iter().filter_map(|id| SubidRange::new(id, 1));
-    others.map(|entry| entry.range).chain(single).collect()
+    let foreign = facts.foreign_ids.iter().map(|ids| ids.range);
+    others.map(|entry| entry.range).chain(single).chain(foreign).collect()
 }
 
 fn account<'f>(facts: &'f Facts, options: &Options) -> Option<&'f Account> {
@@ -157,9 +158,12 @@ fn colliding(facts: &Facts, options: &Options) -> String {
     let users = facts.users.iter().filter(|user| options.range.contains(user.uid));
     let users = users.map(|user| format!("the account {} ({})", user.name, user.uid));
     let groups = facts.groups.iter().filter(|group| options.range.contains(group.gid));
+    let foreign = facts.foreign_ids.iter().filter(|ids| meets(ids.range));
+    let foreign = foreign.map(|ids| format!("{} at {}", ids.holder, ids.range.start));
     let mut names: Vec<_> = delegated
         .chain(users)
         .chain(groups.map(|group| format!("the group {} ({})", group.name, group.gid)))
+        .chain(foreign)
         .collect();
     names.dedup();
     names.truncate(3);

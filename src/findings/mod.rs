@@ -2,19 +2,23 @@
 //!
 //! Every check is a row of a table and looks at [`Facts`] only; all are asked, never only until the first complaint.
 
+mod access;
 mod accounts;
 mod flavour;
 mod kernel;
 mod nix;
+mod reading;
 mod running;
 mod security;
 mod settings;
+mod share;
 mod store;
 #[cfg(test)]
 mod tests;
 
 pub use accounts::free_range;
 use serde::{Deserialize, Serialize};
+pub use share::{Share, copied, shared};
 
 use crate::facts::Facts;
 use crate::types::SubidRange;
@@ -43,6 +47,10 @@ pub struct Options {
     pub brings_nix: bool,
     /// Another run that is going on or was interrupted, in words; the journal and the lock know.
     pub another_run: Option<String>,
+    /// What the Nix group will be able to read.
+    pub share: Share,
+    /// Leaves another installer's receipt and uninstaller where they are.
+    pub keep_installer: bool,
 }
 
 impl Default for Options {
@@ -54,6 +62,8 @@ impl Default for Options {
             installing: false,
             brings_nix: false,
             another_run: None,
+            share: Share::default(),
+            keep_installer: false,
         }
     }
 }
@@ -133,7 +143,7 @@ impl Seen {
 
 /// Every check there is. A new group is a file and a line here; a new check is a row in its group's table.
 fn checks() -> impl Iterator<Item = &'static Check> {
-    let groups: [&[Check]; 8] = [
+    let groups: [&[Check]; 10] = [
         flavour::CHECKS,
         nix::CHECKS,
         kernel::CHECKS,
@@ -141,6 +151,8 @@ fn checks() -> impl Iterator<Item = &'static Check> {
         running::CHECKS,
         accounts::CHECKS,
         settings::CHECKS,
+        reading::CHECKS,
+        access::CHECKS,
         security::CHECKS,
     ];
     groups.into_iter().flatten()

@@ -1,22 +1,10 @@
-//! `nix.conf`, and what the daemon could read only because it was root.
+//! `nix.conf`, and what was set on the old daemon's unit.
 
-use super::Severity::Warning;
+use super::Severity::{Info, Warning};
 use super::{Check, Options, Seen};
-use crate::facts::{Facts, Flavour, PathOwner, Unsandboxed};
+use crate::facts::{Facts, Flavour, Unsandboxed};
 
 pub(super) const CHECKS: &[Check] = &[
-    Check {
-        key: "secrets-only-root-can-read",
-        severity: Warning,
-        title: "files that nix.conf names or includes can be read by root only; the daemon will fail without them",
-        see: secrets,
-    },
-    Check {
-        key: "root-home-credentials",
-        severity: Warning,
-        title: "the daemon could use credentials in root's home, and will no longer",
-        see: home_credentials,
-    },
     Check {
         key: "root-nix-conf",
         severity: Warning,
@@ -36,6 +24,24 @@ pub(super) const CHECKS: &[Check] = &[
         see: sandbox,
     },
     Check {
+        key: "sandbox-fallback",
+        severity: Info,
+        title: "builds that cannot be isolated run all the same; after a migration they fail",
+        see: sandbox_fallback,
+    },
+    Check {
+        key: "builds-in-cgroups",
+        severity: Warning,
+        title: "builds get control groups of their own, which the new unit does not hand out",
+        see: cgroups,
+    },
+    Check {
+        key: "proxies-carried-over",
+        severity: Info,
+        title: "proxies of the old unit are written into the new one",
+        see: proxies,
+    },
+    Check {
         key: "not-everything-seen",
         severity: Warning,
         title: "some things could not be read, so findings may be missing",
@@ -44,63 +50,6 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 const ROOT_NIX_CONF: &str = "/root/.config/nix/nix.conf";
-
-fn secrets(facts: &Facts, options: &Options) -> Option<Seen> {
-    let named = facts.files_named_by_settings().into_iter().map(|named| (named.setting, named.file));
-    let included = facts.nix_conf.iter().map(|file| ("include", file.path.clone()));
-    let mut closed: Vec<(&str, &PathOwner)> = named
-        .chain(included)
-        .filter_map(|(setting, file)| Some((setting, facts.owner_of(file)?)))
-        .filter(|(_, owner)| !nix_can_read(facts, options, owner))
-        .collect();
-    closed.sort_by(|a, b| a.1.path.cmp(&b.1.path));
-    closed.dedup_by(|a, b| a.1.path == b.1.path);
-    if closed.is_empty() {
-        return None;
-    }
-    let words: Vec<_> = closed
-        .iter()
-        .map(|(setting, owner)| format!("{} ({setting}, {:04o})", owner.path.display(), owner.mode))
-        .collect();
-    let seen = Seen::new(words.join(", ")).remedy(format!(
-        "after the migration, let the group {} read them; a file in root's home has to move to /etc/nix first",
-        options.nix_user
-    ));
-    Some(closed.iter().fold(seen, |seen, (_, owner)| {
-        let path = owner.path.display().to_string();
-        let mode = format!("{:o}", owner.mode | 0o040);
-        seen.command(&["chgrp", options.nix_user.as_str(), &path]).command(&["chmod", &mode, &path])
-    }))
-}
-
-/// As far as the file's own mode tells.
-fn nix_can_read(facts: &Facts, options: &Options, owner: &PathOwner) -> bool {
-    let uid = facts.users.iter().find(|user| user.name == options.nix_user).map(|user| user.uid);
-    let gid = facts.groups.iter().find(|group| group.name == options.nix_user).map(|group| group.gid);
-    if Some(owner.uid) == uid {
-        return owner.mode & 0o400 != 0;
-    }
-    if Some(owner.gid) == gid {
-        return owner.mode & 0o040 != 0;
-    }
-    owner.mode & 0o004 != 0 && !owner.path.starts_with("/root")
-}
-
-fn home_credentials(facts: &Facts, _: &Options) -> Option<Seen> {
-    let named: Vec<_> = facts.files_named_by_settings().into_iter().map(|named| named.file).collect();
-    let of_root = |owner: &&PathOwner| {
-        let path = &owner.path;
-        path.starts_with("/root") && path.as_os_str() != ROOT_NIX_CONF && !named.contains(path)
-    };
-    let found: Vec<_> =
-        facts.owners.iter().filter(of_root).map(|owner| owner.path.display().to_string()).collect();
-    if found.is_empty() || facts.flavour == Flavour::Unprivileged {
-        return None;
-    }
-    Some(Seen::new(found.join(", ")).remedy(
-        "if remote builders or private caches depend on them, put copies that the group may read below /etc/nix and name them in nix.conf",
-    ))
-}
 
 fn root_nix_conf(facts: &Facts, _: &Options) -> Option<Seen> {
     facts.owner_of(ROOT_NIX_CONF)?;
@@ -134,6 +83,29 @@ fn sandbox(facts: &Facts, _: &Options) -> Option<Seen> {
         ),
     };
     Some(Seen::new(format!("nix.conf sets sandbox = {value}")).remedy(remedy))
+}
+
+fn sandbox_fallback(facts: &Facts, _: &Options) -> Option<Seen> {
+    let value = facts.effective_setting("sandbox-fallback").filter(|value| value == "true")?;
+    (facts.flavour != Flavour::Unprivileged)
+        .then(|| Seen::new(format!("nix.conf sets sandbox-fallback = {value}")))
+}
+
+fn cgroups(facts: &Facts, _: &Options) -> Option<Seen> {
+    let value = facts.effective_setting("use-cgroups").filter(|value| value == "true")?;
+    Some(Seen::new(format!("nix.conf sets use-cgroups = {value}")).remedy(
+        "take use-cgroups out of nix.conf before you migrate, or give nix-daemon@.service a drop-in with Delegate=yes",
+    ))
+}
+
+fn proxies(facts: &Facts, _: &Options) -> Option<Seen> {
+    let unit = facts.unit("nix-daemon.service").filter(|unit| unit.file_state != "masked")?;
+    let lines = unit.drop_ins.iter().flat_map(|file| file.text.lines());
+    let set = lines.filter(|line| {
+        line.trim_start().starts_with("Environment=") && line.to_ascii_lowercase().contains("_proxy=")
+    });
+    let set: Vec<_> = set.map(str::trim).collect();
+    (!set.is_empty()).then(|| Seen::new(set.join("; ")))
 }
 
 fn unread(facts: &Facts, _: &Options) -> Option<Seen> {

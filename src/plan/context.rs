@@ -11,6 +11,7 @@ use super::options::Options;
 use super::range::build_range;
 use crate::archive::Source;
 use crate::facts::{Facts, Unsandboxed};
+use crate::findings;
 use crate::platform::paths;
 
 /// The values of one machine. A name without a value (`None`) leaves out the parameter that it stands for.
@@ -39,6 +40,14 @@ impl Context {
         let build_uids =
             facts.build_users.members.iter().map(|(_, uid)| Value::Integer((*uid).into())).collect();
 
+        let found = options.for_findings(facts, None);
+        let strings = |items: Vec<String>| Some(Value::Array(items.into_iter().map(Value::String).collect()));
+        let shared = findings::shared(facts, &found);
+        let shared = shared.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+        let copied = |wanted, directory: &str| strings(findings::copied(facts, wanted, Path::new(directory)));
+        let left_behind = ["/nix/receipt.json", "/nix/nix-installer"]
+            .into_iter()
+            .filter(|path| !options.keep_installer && facts.owner_of(path).is_some());
         let keeps = facts.unsandboxed_builds();
 
         let values = [
@@ -88,6 +97,10 @@ impl Context {
             ("fish_dirs", list(if options.change_shells { &["/etc/fish", "/etc/fish/conf.d"] } else { &[] })),
             ("shell_files", list(&shell_files(facts, options))),
             ("start", options.start.then_some(Value::Boolean(true))),
+            ("shared_files", strings(shared)),
+            ("ssh_files", copied(options.share.ssh, "/root/.ssh")),
+            ("aws_files", copied(options.share.aws, "/root/.aws")),
+            ("left_behind", strings(left_behind.map(str::to_owned).collect())),
             ("gate_capabilities", text(gate_capabilities(facts))),
             ("call_architectures", text(call_architectures(&facts.os.arch))),
             ("apparmor", facts.user_namespaces.apparmor_restricted.then_some(Value::Boolean(true))),
@@ -95,6 +108,11 @@ impl Context {
             ("unsandboxed_gid", (keeps != Unsandboxed::Never).then(|| Value::Integer(range.last().into()))),
         ];
         Ok(Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() })
+    }
+
+    /// Just these values.
+    pub fn from_values<const N: usize>(values: [(&str, Value); N]) -> Self {
+        Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), Some(value))).collect() }
     }
 
     /// The value of `name`; `None` when it has none on this machine.
@@ -117,9 +135,12 @@ impl Context {
         self.values.iter().filter_map(|(name, value)| Some((name.clone(), text(value.as_ref()?)))).collect()
     }
 
-    /// The same values, and `item`.
+    /// The same values, and `item`; of an item that is a table also `item.KEY`.
     pub fn with_item(&self, item: Value) -> Self {
         let mut context = self.clone();
+        for (key, value) in item.as_table().into_iter().flatten() {
+            context.values.insert(format!("item.{key}"), Some(value.clone()));
+        }
         context.values.insert("item".to_owned(), Some(item));
         context
     }

@@ -43,6 +43,9 @@ pub struct Plan {
     /// Whether another run may begin when this one is done, without a rollback of it.
     #[serde(default)]
     pub ends_here: bool,
+    /// Whether it is run on a machine that another run changed, and undone before that one.
+    #[serde(default)]
+    pub goes_on_top: bool,
     /// SHA-256 of the facts and options that it was made from, to tell plans apart.
     pub made_from: String,
     /// Groups of steps, by name, in words for people.
@@ -78,6 +81,14 @@ impl Plan {
             (Purpose::Install, _) => "install",
         };
         Self::fill(template_of(name)?, &Context::new(facts, options)?)
+    }
+
+    /// The plan of `audit --fix`, with the lists that [`crate::audit`] made.
+    ///
+    /// # Errors
+    /// When a list is missing.
+    pub fn audit_fix(context: &Context) -> Result<Self> {
+        Self::fill(include_str!("../../plans/audit-fix.toml"), context)
     }
 
     /// The plan that removes Nix from the machine on which `remains` were found.

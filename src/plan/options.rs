@@ -53,6 +53,10 @@ pub struct Options {
     pub subid_range: Option<SubidRange>,
     /// How long running builds are waited for, in seconds.
     pub drain_timeout: u64,
+    /// What the Nix group is to be able to read.
+    pub share: findings::Share,
+    /// Leaves another installer's receipt and uninstaller where they are.
+    pub keep_installer: bool,
     /// This program.
     pub program: PathBuf,
     /// The directory that holds the two helpers.
@@ -77,6 +81,8 @@ impl Default for Options {
             scan_user: "nix-root-scan".to_owned(),
             subid_range: None,
             drain_timeout: 300,
+            share: findings::Share::default(),
+            keep_installer: false,
             program: PathBuf::from(crate::platform::paths::PROGRAM),
             helpers: PathBuf::from(crate::platform::paths::LIBEXEC_DIR),
         }
@@ -93,6 +99,8 @@ impl Options {
             another_run,
             installing: self.purpose == Purpose::Install,
             brings_nix: self.archive.is_some(),
+            share: self.share,
+            keep_installer: self.keep_installer,
         }
     }
 }

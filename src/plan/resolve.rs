@@ -107,8 +107,9 @@ fn resolve_step(mut step: Table, context: &Context) -> Result<Vec<Table>> {
 fn fill_table(table: Table, context: &Context) -> Result<Table> {
     let mut filled = Table::new();
     for (key, value) in table {
-        // A template's text is filled in already, and may hold braces of its own.
-        let value = if key == "text" { Some(value) } else { fill_value(value, context)? };
+        // A template's text is filled in already, and may hold braces of its own; so may one that comes from an item.
+        let from_item = value.as_str() == Some("{{item.text}}");
+        let value = if key == "text" && !from_item { Some(value) } else { fill_value(value, context)? };
         if let Some(value) = value {
             filled.insert(key, value);
         }

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod benchmark;
+mod audit;
 mod builds;
 mod churn;
 mod collect;
@@ -23,6 +24,7 @@ mod namespace;
 mod neighbours;
 mod own_account;
 mod old_nix;
+mod preflight;
 mod reboot;
 mod remote_builder;
 mod rollback;

@@ -52,7 +52,7 @@ fn the_gate_answers_as_the_root_daemon_did() -> Result<()> {
     let cases = cases::all();
     ensure!(cases.len() >= 60, "only {} cases", cases.len());
     accounts(&machine)?;
-    name_service(&machine)?;
+    name_service(&machine, 7001)?;
     install(&machine, &cases)?;
     let before = ask(&machine, "root")?;
     migrate(&machine)?;
@@ -121,14 +121,15 @@ fn accounts(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Users and groups that no file names.
-fn name_service(machine: &Machine) -> Result<()> {
-    library::install(machine, include_str!("../../../fixtures/trust/nss.rs"), "/usr/lib/libnss_nutest.so.2")?;
-    machine.root(
+/// Users and groups that no file names; the user has this uid.
+pub(super) fn name_service(machine: &Machine, uid: u32) -> Result<()> {
+    let text = include_str!("../../../fixtures/trust/nss.rs").replace("7001", &uid.to_string());
+    library::install(machine, &text, "/usr/lib/libnss_nutest.so.2")?;
+    machine.root(&format!(
         "mv /usr/lib/libnss_nutest.so.2 /usr/lib/*-linux-gnu/
          sed -Ei 's/^(passwd|group):.*/\\1: files nutest/' /etc/nsswitch.conf
-         test \"$(id -un 7001) $(getent group nssgroup)\" = 'nssuser nssgroup::7002:alice,nssuser'",
-    )?;
+         test \"$(id -un {uid}) $(getent group nssgroup)\" = 'nssuser nssgroup::7002:alice,nssuser'"
+    ))?;
     Ok(())
 }
 

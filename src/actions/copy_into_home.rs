@@ -1,0 +1,198 @@
+//! A copy of one of root's files in the home of another user.
+//!
+//! That user may put a link in the place of anything in his home, at any time, so the way there is walked by directory
+//! descriptors that follow none. The contents are not remembered: they are secrets, and the original is still there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use nix::libc;
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, mkdirat, openat, statat, unlinkat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::{Act, Host, gid_of, show, uid_of};
+
+/// Parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyIntoHome {
+    /// The file to copy.
+    pub from: PathBuf,
+    /// The home; its parents are root's.
+    pub home: PathBuf,
+    /// A directory in it, one name; a missing one is made.
+    pub directory: String,
+    /// The copy's name in that.
+    pub name: String,
+    /// Who will own the copy.
+    pub owner: String,
+    /// Its group.
+    pub group: String,
+}
+
+/// What has to go with an undo.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Was {
+    directory: bool,
+}
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+impl CopyIntoHome {
+    fn home(&self) -> Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+            .open(&self.home)
+            .with_context(|| format!("cannot open the home {}", show(&self.home)))
+    }
+
+    /// The directory, when it is there.
+    fn directory(&self) -> Result<Option<OwnedFd>> {
+        match openat(self.home()?, self.directory.as_str(), DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) => Ok(None),
+            other => other.map(Some).with_context(|| format!("cannot open {}", self.place())),
+        }
+    }
+
+    fn place(&self) -> String {
+        format!("{}/{}", show(&self.home), self.directory)
+    }
+
+    fn ids(&self) -> Result<(Option<Uid>, Option<Gid>)> {
+        Ok((Some(Uid::from_raw(uid_of(&self.owner)?)), Some(Gid::from_raw(gid_of(&self.group)?))))
+    }
+}
+
+impl Act for CopyIntoHome {
+    type Before = Was;
+
+    fn changes(&self) -> String {
+        format!("copies {} to {} for {}", show(&self.from), self.place(), self.owner)
+    }
+
+    fn undone_by(&self) -> String {
+        "removes the copy".to_owned()
+    }
+
+    /// What is there already is somebody's choice and stays.
+    fn is_done(&self, _: &Host<'_>) -> Result<bool> {
+        if self.home.symlink_metadata().is_err() {
+            return Ok(false);
+        }
+        let Some(directory) = self.directory()? else { return Ok(false) };
+        Ok(statat(&directory, self.name.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok())
+    }
+
+    fn capture(&self, _: &Host<'_>) -> Result<Was> {
+        Ok(Was { directory: self.directory()?.is_some() })
+    }
+
+    fn apply(&self, _: &Host<'_>, _: &Was) -> Result<()> {
+        let context = || format!("cannot copy {} to {}", show(&self.from), self.place());
+        let bytes = fs::read(&self.from).with_context(context)?;
+        let (uid, gid) = self.ids()?;
+        match mkdirat(self.home()?, self.directory.as_str(), Mode::from_raw_mode(0o700)) {
+            Err(error) if error != Errno::EXIST => return Err(error).with_context(context),
+            _ => {}
+        }
+        let directory = self.directory()?.with_context(context)?;
+        fchown(&directory, uid, gid).with_context(context)?;
+        // Half of a copy, from before a crash.
+        let _ = unlinkat(&directory, self.name.as_str(), AtFlags::empty());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let copy = openat(&directory, self.name.as_str(), flags, Mode::from_raw_mode(0o600));
+        let mut copy = File::from(copy.with_context(context)?);
+        copy.write_all(&bytes).with_context(context)?;
+        fchown(&copy, uid, gid).with_context(context)?;
+        fchmod(&copy, Mode::from_raw_mode(0o600)).with_context(context)?;
+        copy.sync_all().with_context(context)
+    }
+
+    fn undo(&self, _: &Host<'_>, was: &Was) -> Result<()> {
+        let context = || format!("cannot remove the copy of {} in {}", show(&self.from), self.place());
+        if self.home.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let Some(directory) = self.directory()? else { return Ok(()) };
+        match unlinkat(&directory, self.name.as_str(), AtFlags::empty()) {
+            Err(error) if error != Errno::NOENT => return Err(error).with_context(context),
+            _ => {}
+        }
+        if !was.directory {
+            match unlinkat(self.home()?, self.directory.as_str(), AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => {}
+                Err(error) => return Err(error).with_context(context),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::path::Path;
+
+    use super::super::test_host::host;
+    use super::*;
+
+    fn action(dir: &Path) -> CopyIntoHome {
+        CopyIntoHome {
+            from: dir.join("key"),
+            home: dir.join("home"),
+            directory: ".ssh".to_owned(),
+            name: "id".to_owned(),
+            owner: "root".to_owned(),
+            group: "root".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_copy_comes_and_goes_with_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, action) = (host(dir.path()), action(dir.path()));
+        fs::write(&action.from, "secret").unwrap();
+        fs::create_dir(&action.home).unwrap();
+        let was = action.capture(&host).unwrap();
+        for _ in 0..2 {
+            action.apply(&host, &was).unwrap();
+        }
+        let copy = action.home.join(".ssh/id");
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "secret");
+        assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(action.is_done(&host).unwrap());
+        for _ in 0..2 {
+            action.undo(&host, &was).unwrap();
+        }
+        assert_eq!(fs::read_dir(&action.home).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_planted_link_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, action) = (host(dir.path()), action(dir.path()));
+        fs::write(&action.from, "secret").unwrap();
+        fs::create_dir(&action.home).unwrap();
+        let target = dir.path().join("target");
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("id"), "theirs").unwrap();
+        std::os::unix::fs::symlink(&target, action.home.join(".ssh")).unwrap();
+        assert!(action.apply(&host, &Was { directory: false }).is_err());
+        assert!(action.undo(&host, &Was { directory: false }).is_err());
+        assert_eq!(fs::read_to_string(target.join("id")).unwrap(), "theirs");
+        // A link in the place of the copy itself is replaced, and what it points to stays.
+        fs::remove_file(action.home.join(".ssh")).unwrap();
+        fs::create_dir(action.home.join(".ssh")).unwrap();
+        std::os::unix::fs::symlink(target.join("id"), action.home.join(".ssh/id")).unwrap();
+        action.apply(&host, &Was { directory: true }).unwrap();
+        assert_eq!(fs::read_to_string(target.join("id")).unwrap(), "theirs");
+        assert_eq!(fs::symlink_metadata(action.home.join(".ssh/id")).unwrap().size(), 6);
+    }
+}
