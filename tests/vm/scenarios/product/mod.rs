@@ -13,7 +13,6 @@ mod hardening;
 mod hostile;
 mod install;
 mod interrupted;
-mod interrupted;
 mod kill_matrix;
 mod kill_matrix;
 mod migrate;
