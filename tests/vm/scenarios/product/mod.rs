@@ -17,6 +17,8 @@ mod kill_matrix;
 mod kill_matrix;
 mod migrate;
 mod kill_matrix;
+mod interrupted;
+mod kill_matrix;
 mod migrate;
 mod moved_on;
 mod namespace;
