@@ -57,7 +57,11 @@ pub enum Command {
     /// Goes on with a run that was interrupted
     Resume,
     /// Gives back the state before the last migration
-    Rollback,
+    Rollback {
+        /// Makes a damaged journal anew from its copy first
+        #[arg(long)]
+        from_copy: bool,
+    },
     /// Lists runs and their steps
     History {
         /// Only this run

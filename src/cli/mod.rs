@@ -73,7 +73,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Verify => verify::verify(session),
         Command::Roots(args) => roots::roots(session, args),
         Command::Resume => runs::resume(session),
-        Command::Rollback => runs::rollback(session),
+        Command::Rollback { from_copy } => runs::rollback(session, *from_copy),
         Command::History { run } => history::history(session, *run),
     }
 }

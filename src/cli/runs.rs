@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::progress::Progress;
 use super::{Session, require_root};
 use crate::engine::{self, Ending, Engine};
-use crate::journal::{Journal, Lock, LockError, Run, RunState};
+use crate::journal::{self, Journal, Lock, LockError, Run, RunState};
 use crate::plan::Plan;
 use crate::platform::paths;
 
@@ -143,8 +143,11 @@ pub fn resume(session: &Session) -> Result<Exit> {
 }
 
 /// `rollback`.
-pub fn rollback(session: &Session) -> Result<Exit> {
+pub fn rollback(session: &Session, from_copy: bool) -> Result<Exit> {
     require_root("rolling back")?;
+    if from_copy && !restored(session)? {
+        return Ok(Exit::Blocked);
+    }
     with_current(
         session,
         "there is no run to roll back: nothing to do",
@@ -158,13 +161,32 @@ pub fn rollback(session: &Session) -> Result<Exit> {
     )
 }
 
+/// Makes the journal anew from its copies; false when another run holds it.
+fn restored(session: &Session) -> Result<bool> {
+    let path = Path::new(paths::JOURNAL);
+    match Lock::take(path) {
+        Ok(_lock) => {
+            journal::restore_from_copies(path)?;
+            session
+                .output
+                .message("the journal is made anew from its copy; the damaged one is kept beside it");
+            Ok(true)
+        }
+        Err(error @ LockError::Held(_)) => {
+            session.output.error(&error.into());
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn with_current(
     session: &Session,
     nothing: &str,
     question: impl Fn(&Run) -> Option<String>,
     work: impl FnOnce(&mut Engine<'_>, &Run) -> Result<Ending>,
 ) -> Result<Exit> {
-    if !Path::new(paths::JOURNAL).exists() {
+    if !journal::is_there(Path::new(paths::JOURNAL)) {
         session.output.message(nothing);
         session.output.document(&RunDocument::nothing())?;
         return Ok(Exit::Done);

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::statvfs::statvfs;
 
 use crate::actions::{Host, Observer};
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState};
@@ -80,18 +81,21 @@ pub fn begin(journal: &mut Journal, backups: &Path, plan: &Plan) -> Result<i64> 
             run.plan_name
         );
     }
-    let ids: Vec<_> = plan.steps.iter().map(|step| step.id.as_str()).collect();
-    let run = journal.begin(&plan.name, &plan.to_json()?, &ids)?;
-    // Backups of a journal that is gone are nobody's any more, but are kept aside.
-    let directory = run_directory(backups, run);
+    // Backups of a journal that is gone are nobody's any more, but are kept aside. Before the run is recorded: a run that is
+    // recorded must be able to begin.
+    let directory = run_directory(backups, journal.next_run()?);
     if directory.exists() {
         let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let aside = directory.with_extension(format!("before-{seconds}"));
         fs::rename(&directory, &aside)
             .with_context(|| format!("cannot move {} away", directory.display()))?;
     }
-    Ok(run)
+    let ids: Vec<_> = plan.steps.iter().map(|step| step.id.as_str()).collect();
+    Ok(journal.begin(&plan.name, &plan.to_json()?, &ids)?)
 }
+
+/// Bytes with which a file system counts as full: no file that is put back is larger.
+const LITTLE_ROOM: u64 = 2 << 20;
 
 fn run_directory(backups: &Path, run: i64) -> PathBuf {
     backups.join(format!("run-{run}"))
@@ -229,7 +233,11 @@ impl<'a> Engine<'a> {
                 continue;
             }
             self.observer.step_begins(Direction::Back, index, plan.steps.len(), step);
-            let undone = self.undo_step(&host, run, index, step, captured);
+            let mut undone = self.undo_step(&host, run, index, step, captured);
+            // Going back needs room for the files that it puts back, and a full disk may be why we go back.
+            while undone.is_err() && self.is_short_of_room() && self.journal.make_room() {
+                undone = self.undo_step(&host, run, index, step, captured);
+            }
             let failed = undone.as_ref().err().map(|error| format!("{error:#}"));
             let step_ending = undone.map_or_else(StepEnding::Failed, |()| StepEnding::Done);
             self.observer.step_ends(Direction::Back, index, step, &step_ending);
@@ -252,6 +260,13 @@ impl<'a> Engine<'a> {
         self.journal.set_step(run, index, StepState::Undone, None)?;
         checkpoint::reach(&format!("undo:{}:done", step.id));
         Ok(())
+    }
+
+    fn is_short_of_room(&self) -> bool {
+        let short = |path: &Path| {
+            statvfs(path).is_ok_and(|stat| stat.blocks_free() * stat.fragment_size() < LITTLE_ROOM)
+        };
+        short(Path::new("/etc")) || short(&self.backups)
     }
 
     fn records(&self, run: i64, plan: &Plan) -> Result<Vec<StepRecord>> {

@@ -8,6 +8,7 @@ mod interrupted;
 mod kill_matrix;
 mod migrate;
 mod neighbours;
+mod power_cut;
 mod reboot;
 mod rollback;
 mod target;
