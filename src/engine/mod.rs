@@ -11,8 +11,6 @@
 //! A process that dies anywhere leaves a run that is "applying" or "undoing". [`Engine::resume`] goes on in the
 //! recorded direction; [`Engine::roll_back`] goes back from either.
 
-pub mod checkpoint;
-
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +23,7 @@ use nix::sys::statvfs::statvfs;
 use crate::actions::{Host, Observer};
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState};
 use crate::plan::{Plan, Step};
+use crate::system::checkpoint;
 
 /// Who watches a run, step by step.
 pub trait RunObserver: Observer {
@@ -198,6 +197,7 @@ impl<'a> Engine<'a> {
         record: &StepRecord,
     ) -> Result<StepEnding> {
         host.check_cancelled()?;
+        checkpoint::enter(&format!("do:{}", step.id));
         let captured = match &record.captured {
             // It was begun before: what was there then is recorded, what is there now may be half ours.
             Some(captured) if record.state == StepState::Doing => captured.clone(),
@@ -253,6 +253,7 @@ impl<'a> Engine<'a> {
 
     fn undo_step(&self, host: &Host<'_>, run: i64, index: usize, step: &Step, captured: &str) -> Result<()> {
         host.check_cancelled()?;
+        checkpoint::enter(&format!("undo:{}", step.id));
         self.journal.set_step(run, index, StepState::Undoing, None)?;
         checkpoint::reach(&format!("undo:{}:recorded", step.id));
         step.action.undo(host, captured)?;

@@ -6,6 +6,8 @@
 use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
 
+use super::checkpoint;
+
 /// Where programs are looked up.
 pub const SAFE_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -69,10 +71,14 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, Command
 /// # Errors
 /// When it cannot be started.
 pub fn output<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<Output, CommandError> {
-    clean(program)
-        .args(args)
-        .output()
-        .map_err(|source| CommandError::Start { program: program.to_owned(), source })
+    let run = || {
+        let child = clean(program).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        checkpoint::inside_command(child.id());
+        let output = child.wait_with_output()?;
+        checkpoint::inside("command-ended");
+        Ok(output)
+    };
+    run().map_err(|source| CommandError::Start { program: program.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! the medium after a cut is made from that: all that was flushed before it, and of the rest a random part, as a disk
 //! reorders what lies in its cache. What the machine did after that instant never happened.
 
-use super::exec::host;
+use super::exec::{self, host};
+use super::image;
 use super::nbd::{self, Disk};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -12,9 +13,11 @@ use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a disk writes whole or not at all.
 const SECTOR: u64 = 4096;
@@ -102,6 +105,45 @@ impl Log {
         let mut bytes = vec![0; length];
         self.data.read_exact_at(&mut bytes, position)?;
         Ok(bytes)
+    }
+}
+
+/// A lossy disk as a file of the host, which can be mounted: FUSE hands its reads, writes and flushes on.
+#[derive(Debug)]
+pub struct HostFile {
+    daemon: Child,
+}
+
+impl HostFile {
+    /// The disk that is served at `socket`, as the file `path`.
+    pub fn new(socket: &Path, path: &Path) -> Result<HostFile> {
+        image::need_host_programs(&[("qemu-storage-daemon", "qemu-utils"), ("losetup", "mount")])?;
+        File::create(path)?;
+        let disk = format!("driver=nbd,node-name=disk,server.type=unix,server.path={}", socket.display());
+        let export = format!("type=fuse,id=e,node-name=disk,mountpoint={},writable=on", path.display());
+        let mut daemon = Command::new("qemu-storage-daemon")
+            .args(["--blockdev", &disk, "--export", &export])
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("cannot start qemu-storage-daemon")?;
+        let up = exec::poll(Duration::from_secs(60), || match daemon.try_wait() {
+            Ok(None) => path.metadata().is_ok_and(|file| file.len() > 0).then_some(true),
+            _ => Some(false),
+        });
+        ensure!(up == Some(true), "qemu-storage-daemon shows no file at {}", path.display());
+        Ok(HostFile { daemon })
+    }
+}
+
+impl Drop for HostFile {
+    fn drop(&mut self) {
+        // It takes its mount along; by SIGTERM, as only that is orderly.
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.daemon.id().cast_signed()),
+            nix::sys::signal::Signal::SIGTERM,
+        );
+        let _ = self.daemon.wait();
     }
 }
 

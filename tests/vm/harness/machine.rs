@@ -1,7 +1,7 @@
 //! A machine under test: a tree of its own, a boot, and commands in it.
 
 use super::exec::{DEFAULT_TIMEOUT, Limited, Outcome, host, poll};
-use super::lossy_disk::LossyDisk;
+use super::lossy_disk::{HostFile, LossyDisk};
 use super::{cache, nspawn, qemu};
 use anyhow::{Context, Result};
 use std::fs::{self, File};
@@ -31,6 +31,8 @@ pub struct Machine {
     virtual_machine: bool,
     /// Whether the tree is a mount of an image.
     mounted: bool,
+    /// What the mounted file is served by; ends after the mount.
+    file: Option<HostFile>,
     running: Option<Box<dyn Running>>,
 }
 
@@ -47,8 +49,7 @@ impl Machine {
     pub fn on_image(image: &Path, name: &str) -> Result<Machine> {
         let mut machine = Machine::new(name)?;
         fs::create_dir(machine.tree())?;
-        host("mount").args(["-t", "ext4", "-o", "loop"]).arg(image).arg(machine.tree()).ok()?;
-        machine.mounted = true;
+        machine.mount(image)?;
         Ok(machine)
     }
 
@@ -59,7 +60,7 @@ impl Machine {
         let name: String = format!("nu{}-{number}-{name}", std::process::id()).chars().take(60).collect();
         let dir = run_dir()?.join(&name);
         fs::create_dir_all(&dir)?;
-        Ok(Machine { name, dir, virtual_machine: false, mounted: false, running: None })
+        Ok(Machine { name, dir, virtual_machine: false, mounted: false, file: None, running: None })
     }
 
     /// Where the machine's root directory is on the host.
@@ -83,12 +84,36 @@ impl Machine {
         Ok(())
     }
 
-    /// Boots as a virtual machine whose disk remembers every write, so that power cuts can be made of it.
+    /// Boots from a disk that remembers every write, so that power cuts can be made of it.
     pub fn boot_lossy(&mut self) -> Result<LossyDisk> {
-        let socket = self.dir.join("nbd");
+        let (socket, file) = (self.dir.join("nbd"), self.dir.join("disk"));
         let disk = LossyDisk::serve(&qemu::disk(&self.tree())?, &socket)?;
-        self.running = Some(Box::new(qemu::boot_lossy(&self.tree(), &socket)?));
+        if self.virtual_machine {
+            self.running = Some(Box::new(qemu::boot_lossy(&self.tree(), &socket)?));
+            return Ok(disk);
+        }
+        cache::remove(&self.tree())?;
+        fs::create_dir(self.tree())?;
+        self.file = Some(HostFile::new(&socket, &file)?);
+        self.mount(&file)?;
+        self.boot()?;
         Ok(disk)
+    }
+
+    /// Whether the kernel believes that the mounted disk has a cache that needs flushing: `write back`.
+    pub fn write_cache(&self) -> Result<String> {
+        if self.virtual_machine {
+            return self.root("cat /sys/block/vda/queue/write_cache");
+        }
+        let device = host("findmnt").args(["-no", "SOURCE"]).arg(self.tree()).ok()?;
+        let name = device.trim_start_matches("/dev/");
+        Ok(fs::read_to_string(format!("/sys/block/{name}/queue/write_cache"))?.trim().to_owned())
+    }
+
+    fn mount(&mut self, image: &Path) -> Result<()> {
+        host("mount").args(["-t", "ext4", "-o", "loop"]).arg(image).arg(self.tree()).ok()?;
+        self.mounted = true;
+        Ok(())
     }
 
     /// Ends it at once, as a power cut does.
@@ -198,6 +223,7 @@ impl Drop for Machine {
             eprintln!("{error:#}");
             return;
         }
+        self.file = None;
         if let Err(error) = discard(&self.dir) {
             eprintln!("{error:#}");
         }
@@ -241,8 +267,10 @@ fn sweep(machines: &Path) -> Result<()> {
         }
         for machine in fs::read_dir(run.path())?.flatten().filter(|entry| entry.path().is_dir()) {
             nspawn::kill_leftover(&machine.path().join("tree"));
-            if is_mount(&machine.path().join("tree")) {
-                unmount(&machine.path().join("tree"))?;
+            for mounted in ["tree", "disk"].map(|name| machine.path().join(name)) {
+                if is_mount(&mounted) {
+                    unmount(&mounted)?;
+                }
             }
             discard(&machine.path())?;
         }
