@@ -48,12 +48,18 @@ pub fn listener() -> Result<UnixListener, NoSocket> {
 
 /// Answers clients until none has come for `idle`.
 ///
-/// SIGTERM and its kin are let in only while we wait for a client. So neither they nor the end after `idle` can hit an accepted
+/// Who starts us without a client (the timer) wants the roots in homes to be remembered. A client that comes meanwhile waits in
+/// the queue, as it does behind another.
+///
+/// From then on, SIGTERM and its kin are let in only while we wait for a client. So neither they nor the end after `idle` can hit an accepted
 /// connection: one that was not accepted stays in the queue of the socket, which systemd holds, and starts us again.
 ///
 /// # Errors
 /// When the socket fails. No client is connected then.
 pub fn serve(listener: &UnixListener, places: &Places, idle: Duration) -> io::Result<()> {
+    if !wait(listener, Duration::ZERO)? {
+        refresh(places);
+    }
     wait_with_signals()?;
     while wait(listener, idle)? {
         match listener.accept() {
@@ -74,6 +80,13 @@ pub fn serve(listener: &UnixListener, places: &Places, idle: Duration) -> io::Re
 pub(crate) fn wait_with_signals() -> io::Result<()> {
     let polite: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     Ok(polite.thread_block()?)
+}
+
+fn refresh(places: &Places) {
+    match scan::remember(places) {
+        Ok(()) => log(format_args!("the roots in homes are remembered as they are now")),
+        Err(doubt) => log(format_args!("nothing could be collected now: {doubt}")),
+    }
 }
 
 fn reply(answer: Answer, places: &Places) {

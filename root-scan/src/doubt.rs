@@ -15,6 +15,15 @@ pub enum Doubt {
         /// What the kernel said.
         errno: Errno,
     },
+    /// What a link points to cannot be seen, and never was since it was made.
+    NeverSeen {
+        /// The link below `gcroots` or `profiles`.
+        link: PathBuf,
+        /// What it points to.
+        target: PathBuf,
+        /// What the kernel said; `ETIMEDOUT` when it said nothing.
+        errno: Errno,
+    },
     /// More than this scanner is ready to hold or to walk: a broken or hostile user.
     Limit {
         /// What there is too much of.
@@ -55,6 +64,15 @@ impl fmt::Display for Doubt {
                     "cannot look at {}: {}; a live store path may hide there",
                     printable(what),
                     errno.desc()
+                )
+            }
+            Self::NeverSeen { link, target, errno } => {
+                let why = if *errno == Errno::ETIMEDOUT { "no answer" } else { errno.desc() };
+                let (link, target) = (printable(link), printable(target));
+                write!(
+                    f,
+                    "the GC root {link} points to {target}, which cannot be seen ({why}) and never was: it may lead to a store path; \
+                     make it visible, or remove {link} if it is not needed"
                 )
             }
             Self::Limit { what, limit, at } => {

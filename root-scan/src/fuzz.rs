@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use crate::doubt::printable;
-use crate::store_path::{PREFIX, StorePath, containing, find_all};
+use crate::store_path::{StorePath, containing, find_all};
 use crate::{gcroots, look, memory, process};
 
 /// Panics when what must hold does not.
@@ -30,15 +30,15 @@ pub fn store_path(text: &[u8]) {
     for (base, end) in find_all(text) {
         let path = StorePath::from_base_name(base).expect("what is found is valid");
         assert_eq!(path.base_name(), &text[end - base.len()..end]);
-        assert!(text[..end - base.len()].ends_with(PREFIX));
+        assert!(text[..end - base.len()].ends_with(b"/"));
         found.push(base);
     }
     if let Some(base) = containing(text) {
         assert_eq!(found.first(), Some(&base), "both ways to look see it");
     }
     // The slow way: at every place, the longest run of bytes of a name.
-    for at in (0..text.len()).filter(|at| text[*at..].starts_with(PREFIX)) {
-        let rest = &text[at + PREFIX.len()..];
+    for at in (0..text.len()).filter(|at| text[*at] == b'/') {
+        let rest = &text[at + 1..];
         let byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-._?=".contains(byte);
         let base = &rest[..rest.iter().take_while(|b| byte(b)).count()];
         if StorePath::from_base_name(base).is_some() {

@@ -4,7 +4,7 @@
 //! Users own directories in there and make links with any name and any target, so all of it is hostile. Only names and link
 //! texts are read; nothing but directories below the two starting points is ever opened for reading.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -52,7 +52,9 @@ pub fn scan(
     }
     let mut links = walker.indirect;
     adopt(&mut links, &state_dir.join("gcroots/auto"), memory);
-    links.chunks(CHUNK).try_for_each(|links| second_hops(links, eyes, memory, roots))
+    let mut doubt = None;
+    links.chunks(CHUNK).try_for_each(|links| second_hops(links, eyes, memory, roots, &mut doubt))?;
+    doubt.map_or(Ok(()), Err)
 }
 
 /// A link whose target is to be looked at.
@@ -66,9 +68,9 @@ struct Indirect {
 /// Adds the links that are remembered, but gone. The daemon itself removes links in `auto` whose target it cannot find, so a home
 /// that was not mounted then costs the link: its target is watched in the link's place. What is gone elsewhere was removed.
 fn adopt(links: &mut Vec<Indirect>, auto: &Path, memory: &mut Memory) {
-    let seen: BTreeSet<PathBuf> = links.iter().map(|link| link.path.clone()).collect();
-    memory.forget(|link, _| !seen.contains(link) && link.parent() != Some(auto));
-    let gone = memory.all().filter(|(link, _)| !seen.contains(*link));
+    let seen: HashSet<&OsStr> = links.iter().map(|link| link.path.as_os_str()).collect();
+    memory.forget(|link, _| !seen.contains(link.as_os_str()) && link.parent() != Some(auto));
+    let gone = memory.all().filter(|(link, _)| !seen.contains(link.as_os_str()));
     let gone: BTreeSet<_> = gone.map(|(link, root)| (link.to_owned(), root.target.clone())).collect();
     links.extend(gone.into_iter().map(|(path, target)| Indirect { path, targets: vec![target] }));
 }
@@ -78,6 +80,7 @@ fn second_hops(
     eyes: &mut impl Eyes,
     memory: &mut Memory,
     roots: &mut Roots,
+    doubt: &mut Option<Doubt>,
 ) -> Result<(), Doubt> {
     let targets: Vec<_> = links.iter().flat_map(|link| link.targets.iter().cloned()).collect();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -86,7 +89,11 @@ fn second_hops(
         memory.retarget(&link.path, &link.targets);
         for target in &link.targets {
             let outcome = outcomes.next().unwrap_or(Outcome::Unseen(Errno::EIO));
-            second_hop(&link.path, target, outcome, now, memory, roots)?;
+            match second_hop(&link.path, target, outcome, now, memory, roots) {
+                // The others are looked at all the same, and remembered.
+                Err(never_seen @ Doubt::NeverSeen { .. }) => *doubt = doubt.take().or(Some(never_seen)),
+                result => result?,
+            }
         }
     }
     Ok(())
@@ -137,7 +144,7 @@ fn second_hop(
         None | Some(Errno::ELOOP | Errno::ENAMETOOLONG) => Ok(()),
         Some(_) if !lost.is_empty() => Ok(()),
         // Refused (a FUSE mount of a user, NFS with root squashed), locked, disconnected, hung: it may be there.
-        Some(errno) => Err(Doubt::unreadable(place(), errno)),
+        Some(errno) => Err(Doubt::NeverSeen { link: link.to_owned(), target: target.to_owned(), errno }),
     }
 }
 

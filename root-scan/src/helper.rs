@@ -4,6 +4,7 @@
 //! asked one by one: the one without an answer hangs, and what lies on the same mount is not tried again in this scan. A child that not
 //! even a kill ends (a FUSE server that took the request and sleeps) is left behind, and a new one is started.
 
+use std::collections::VecDeque;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub const LIMIT: Duration = Duration::from_secs(4);
 const MAX_STARTS: usize = 16;
 /// Fits into any pipe, so writing does not wait for a child that hangs.
 const BATCH: usize = 4096;
+/// Answers that are written and read at once.
+const PIECE: usize = 16 * 1024;
 /// No outcome is longer: a link text and four fields of a line of mountinfo.
 const MAX_FRAME: usize = 64 * 1024;
 
@@ -45,6 +48,8 @@ struct Running {
     child: Child,
     requests: ChildStdin,
     answers: ChildStdout,
+    /// Read, and not understood yet.
+    unread: VecDeque<u8>,
 }
 
 impl Helper {
@@ -161,33 +166,36 @@ impl Running {
             .stdout(Stdio::piped())
             .spawn()?;
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(requests), Some(answers)) => Ok(Self { child, requests, answers }),
+            (Some(requests), Some(answers)) => Ok(Self { child, requests, answers, unread: VecDeque::new() }),
             _ => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
     fn answer(&mut self, limit: Duration) -> io::Result<Outcome> {
         let end = Instant::now() + limit;
+        self.wait_for(4, end)?;
         let mut length = [0; 4];
-        self.read(&mut length, end)?;
+        self.unread.read_exact(&mut length)?;
         let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
         if length > MAX_FRAME {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let mut text = vec![0; length];
-        self.read(&mut text, end)?;
+        self.wait_for(length, end)?;
+        let text: Vec<u8> = self.unread.drain(..length).collect();
         look::decode(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    fn read(&mut self, mut buffer: &mut [u8], end: Instant) -> io::Result<()> {
-        while !buffer.is_empty() {
+    /// Reads until so many bytes are there.
+    fn wait_for(&mut self, bytes: usize, end: Instant) -> io::Result<()> {
+        while self.unread.len() < bytes {
+            let mut buffer = [0; PIECE];
             let left = end.saturating_duration_since(Instant::now());
             let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             match poll(&mut [PollFd::new(self.answers.as_fd(), nix::poll::PollFlags::POLLIN)], left) {
                 Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-                Ok(_) => match self.answers.read(buffer)? {
+                Ok(_) => match self.answers.read(&mut buffer)? {
                     0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    count => buffer = &mut buffer[count..],
+                    count => self.unread.extend(&buffer[..count]),
                 },
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -212,7 +220,7 @@ pub fn run(proc: &Path) -> ExitCode {
 fn answer(eyes: &mut Direct<'_>) -> io::Result<()> {
     use std::os::unix::ffi::OsStringExt;
     let mut requests = BufReader::new(io::stdin().lock());
-    let mut answers = BufWriter::new(io::stdout().lock());
+    let mut answers = BufWriter::with_capacity(PIECE, io::stdout().lock());
     let mut length = [0; 4];
     loop {
         match requests.read_exact(&mut length) {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,7 @@ pub enum Outcome {
 pub struct Direct<'a> {
     root: BorrowedFd<'a>,
     proc: &'a Path,
-    mounts: HashMap<(u64, u64), Mount>,
+    mounts: HashMap<(u64, u32, u32), Mount>,
 }
 
 impl<'a> Direct<'a> {
@@ -76,9 +76,10 @@ impl<'a> Direct<'a> {
     }
 
     fn present(&mut self, found: &OwnedFd) -> nix::Result<Outcome> {
-        let (mount, status) = self.mount(found)?;
+        let details = sys::details(found)?;
+        let mount = self.mount(found, &details)?;
         match sys::read_link(found, "") {
-            Ok(text) => Ok(Outcome::Link { text, mount, owner: status.st_uid }),
+            Ok(text) => Ok(Outcome::Link { text, mount, owner: details.owner }),
             // An empty path gives ENOENT for what is no link (man 2 readlink).
             Err(Errno::ENOENT | Errno::EINVAL) => Ok(Outcome::Other(mount)),
             Err(errno) => Err(errno),
@@ -111,24 +112,20 @@ impl<'a> Direct<'a> {
 
     fn absent_in(&mut self, parent: &OwnedFd) -> nix::Result<Outcome> {
         // Without its key, an encrypted directory (fscrypt) has none of the names that it has with it.
-        if sys::encrypted(parent)? {
+        let details = sys::details(parent)?;
+        if details.encrypted {
             return Ok(Outcome::Absent(None));
         }
-        Ok(Outcome::Absent(self.mount(parent)?.0))
+        Ok(Outcome::Absent(self.mount(parent, &details)?))
     }
 
-    fn mount(&mut self, file: &OwnedFd) -> nix::Result<(Mount, nix::sys::stat::FileStat)> {
-        let status = sys::status(file, "")?;
-        let path = self.proc.join("self/fdinfo").join(file.as_raw_fd().to_string());
-        let text = std::fs::read(path).map_err(|error| errno(&error))?;
-        let Some(id) = mount_id(&text) else { return Ok((None, status)) };
-        // The kernel gives numbers of mounts again soon after they are free; the device tells most of those apart.
-        let key = (id, status.st_dev);
+    fn mount(&mut self, file: &OwnedFd, details: &sys::Details) -> nix::Result<Mount> {
+        let Some(key) = details.mount else { return Ok(None) };
         if let Some(mount) = self.mounts.get(&key) {
-            return Ok((mount.clone(), status));
+            return Ok(mount.clone());
         }
         let table = std::fs::read(self.proc.join("1/mountinfo")).map_err(|error| errno(&error))?;
-        let mount = match described(&table, id) {
+        let mount = match described(&table, key.0) {
             // What a tmpfs held is gone with it, so each of them may be taken for the one before.
             Some(text) if text.windows(7).any(|word| word == b" tmpfs ") => Some(text),
             Some(mut text) => {
@@ -139,7 +136,7 @@ impl<'a> Direct<'a> {
             None => None,
         };
         self.mounts.insert(key, mount.clone());
-        Ok((mount, status))
+        Ok(mount)
     }
 }
 
@@ -151,12 +148,6 @@ impl Eyes for Direct<'_> {
 
 fn errno(error: &std::io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO))
-}
-
-/// `mnt_id:` of `/proc/self/fdinfo/N`.
-fn mount_id(text: &[u8]) -> Option<u64> {
-    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"mnt_id:"))?;
-    str::from_utf8(line).ok()?.trim().parse().ok()
 }
 
 /// Mount point, root, type and source of the mount `id` (`man 5 proc_pid_mountinfo`).
@@ -238,7 +229,6 @@ pub fn decode(text: &[u8]) -> Option<Outcome> {
 /// For `crate::fuzz`: reads every kind of number that there may be in a table of mounts.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn check(table: &[u8]) {
-    mount_id(table);
     for line in table.split(|byte| *byte == b'\n') {
         if let Some(id) = line_id(line)
             && let Some(text) = described(table, id)
@@ -263,7 +253,6 @@ mod tests {
         assert_eq!(described(TABLE, 22).unwrap(), b"/ / ext4 /dev/sda1");
         assert_eq!(described(TABLE, 30).unwrap(), b"/home/a\\040b /x nfs4 server:/x");
         assert_eq!(described(TABLE, 7), None);
-        assert_eq!(mount_id(b"pos:\t0\nflags:\t010\nmnt_id:\t30\n"), Some(30));
         for (path, point) in [("/home/a b/c", "/home/a b"), ("/home/ab", "/home"), ("/homes", "/")] {
             assert_eq!(mount_point(TABLE, Path::new(path)), Path::new(point), "{path}");
         }

@@ -55,7 +55,8 @@ pub enum Sight<'a> {
 /// All of them, by the path of the first link.
 #[derive(Debug, Default)]
 pub struct Memory {
-    roots: BTreeMap<PathBuf, Vec<Remembered>>,
+    /// The key is a path, as bytes: those are compared much faster.
+    roots: BTreeMap<OsString, Vec<Remembered>>,
     changed: bool,
     /// Holds the lock on the directory.
     directory: Option<(PathBuf, File)>,
@@ -95,14 +96,14 @@ impl Memory {
             Sight::Unseen => (&None, None),
         };
         let mut lost = Vec::new();
-        let known = match self.roots.get_mut(link) {
+        let known = match self.roots.get_mut(link.as_os_str()) {
             Some(known) => known,
             None if seen.is_none() => return lost,
-            None => self.roots.entry(link.to_owned()).or_default(),
+            None => self.roots.entry(link.into()).or_default(),
         };
         let mut fresh = seen.cloned();
         known.retain_mut(|root| {
-            if root.target != target {
+            if root.target.as_os_str() != target.as_os_str() {
                 return true;
             }
             if seen == Some(&*root) {
@@ -129,7 +130,7 @@ impl Memory {
 
     /// Forgets what `link` led to except for `targets`: it was pointed elsewhere.
     pub fn retarget(&mut self, link: &Path, targets: &[PathBuf]) {
-        if let Some(known) = self.roots.get_mut(link) {
+        if let Some(known) = self.roots.get_mut(link.as_os_str()) {
             let before = known.len();
             known.retain(|root| targets.contains(&root.target));
             self.changed |= known.len() != before;
@@ -141,7 +142,7 @@ impl Memory {
         let mut count = 0;
         for (link, known) in &mut self.roots {
             known.retain(|root| {
-                let gone = which(link, root);
+                let gone = which(Path::new(link), root);
                 count += usize::from(gone);
                 !gone
             });
@@ -152,7 +153,7 @@ impl Memory {
 
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = (&Path, &Remembered)> {
-        self.roots.iter().flat_map(|(link, known)| known.iter().map(move |root| (link.as_path(), root)))
+        self.roots.iter().flat_map(|(link, known)| known.iter().map(move |root| (Path::new(link), root)))
     }
 
     /// Writes it where it was opened, if it changed; then it stays, also when power fails.
@@ -198,18 +199,18 @@ impl Memory {
 }
 
 /// The roots in the text of a file; `None` when it is damaged.
-pub fn parse(text: &[u8]) -> Option<BTreeMap<PathBuf, Vec<Remembered>>> {
+pub fn parse(text: &[u8]) -> Option<BTreeMap<OsString, Vec<Remembered>>> {
     let text = str::from_utf8(text).ok()?;
     let body = text.strip_suffix('\n')?.rfind('\n').map(|at| &text[..=at])?;
     let mut lines = body.split_terminator('\n');
     if lines.next() != Some(HEADER) {
         return None;
     }
-    let mut roots: BTreeMap<PathBuf, Vec<Remembered>> = BTreeMap::new();
+    let mut roots: BTreeMap<OsString, Vec<Remembered>> = BTreeMap::new();
     let mut count = 0_usize;
     for line in lines {
         let (link, root) = parse_line(line)?;
-        roots.entry(link).or_default().push(root);
+        roots.entry(link.into()).or_default().push(root);
         count += 1;
     }
     let end = format!("end {count} {:016x}\n", checksum(body.as_bytes()));

@@ -1,6 +1,6 @@
 //! Both sources together.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::doubt::Doubt;
@@ -44,9 +44,24 @@ impl Default for Places {
 /// The first doubt. What was found before stays in `roots`, for people to read.
 pub fn and_remember(places: &Places, roots: &mut Roots) -> Result<(), Doubt> {
     let mut memory = Memory::open(&places.memory)?;
-    everything(places, &mut memory, roots)?;
-    // Before the answer: what was not remembered would be lost with the next unmount.
-    memory.save()
+    let scanned = everything(places, &mut memory, roots);
+    // Before the answer: what was not remembered would be lost with the next unmount. In doubt, too: what was seen is there.
+    let saved = memory.save();
+    scanned.and(saved)
+}
+
+/// Remembers the roots in homes, and does nothing else.
+///
+/// # Errors
+/// The first doubt; what could be seen is remembered all the same.
+pub fn remember(places: &Places) -> Result<(), Doubt> {
+    let mut memory = Memory::open(&places.memory)?;
+    let scanned = init_root(places).and_then(|root| {
+        let mut eyes = Helper::new(&places.proc, helper::LIMIT);
+        gcroots::scan(root.as_fd(), &places.state_dir, &mut eyes, &mut memory, &mut Roots::new())
+    });
+    let saved = memory.save();
+    scanned.and(saved)
 }
 
 /// Adds everything that is alive.
@@ -61,12 +76,16 @@ pub fn and_remember(places: &Places, roots: &mut Roots) -> Result<(), Doubt> {
 /// The first doubt. What was found before stays in `roots`, for people to read.
 pub fn everything(places: &Places, memory: &mut Memory, roots: &mut Roots) -> Result<(), Doubt> {
     let processes = Processes::open(&places.proc)?;
-    let root = sys::root_of_init(&places.proc);
-    let root = root.map_err(|errno| Doubt::unreadable(places.proc.join("1/root"), errno))?;
+    let root = init_root(places)?;
     let mut eyes = Helper::new(&places.proc, helper::LIMIT);
     let mut links =
         |roots: &mut Roots| gcroots::scan(root.as_fd(), &places.state_dir, &mut eyes, memory, roots);
     links(roots)?;
-    processes.scan(roots)?;
+    processes.scan(root.as_fd(), roots)?;
     links(roots)
+}
+
+fn init_root(places: &Places) -> Result<OwnedFd, Doubt> {
+    let root = sys::root_of_init(&places.proc);
+    root.map_err(|errno| Doubt::unreadable(places.proc.join("1/root"), errno))
 }

@@ -10,7 +10,7 @@ pub const PREFIX: &[u8] = b"/nix/store/";
 /// The longest base name: hash, dash, name (`src/libstore/path.cc`).
 pub const MAX_BASE_NAME: usize = HASH + 1 + MAX_NAME;
 /// The longest text that [`find_all`] has to see at once to recognise a store path: the path and the byte that ends it.
-pub const MAX_MATCH: usize = PREFIX.len() + MAX_BASE_NAME + 1;
+pub const MAX_MATCH: usize = 1 + MAX_BASE_NAME + 1;
 
 const HASH: usize = 32;
 const MAX_NAME: usize = 211;
@@ -58,38 +58,27 @@ pub fn containing(path: &[u8]) -> Option<&[u8]> {
     valid(base).then_some(base)
 }
 
-/// Every store path that occurs anywhere in `text`: at its beginning, after a `=` or `:`, behind the prefix of another mount.
-/// A name ends where a byte follows that cannot be part of one, so ` (deleted)` needs no care. Each item is the base name and
-/// the index just behind it; an index at the end of `text` means that the name may have been cut off there.
+/// Every base name of a store path that stands behind a slash anywhere in `text`. Behind any slash and not only behind
+/// `/nix/store/`, because a container may see the store in another place, and a mount table names it by its place in its file
+/// system. What is in no store is dropped by the daemon. A name ends where a byte follows that cannot be part of one, so
+/// ` (deleted)` needs no care. Each item is the base name and the index just behind it; an index at the end of `text` means that
+/// the name may have been cut off there.
 pub fn find_all(text: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     let mut from = 0;
     std::iter::from_fn(move || {
         loop {
-            let start = from + find_prefix(text.get(from..)?)? + PREFIX.len();
-            let length = text[start..].iter().take_while(|byte| name_byte(**byte)).count();
-            let end = start + length;
-            if valid(&text[start..end]) {
-                from = end;
-                return Some((&text[start..end], end));
+            let start = from + text.get(from..)?.iter().position(|byte| *byte == b'/')? + 1;
+            from = start;
+            // The dash is asked for first: that rules out nearly every slash.
+            if text.get(start + HASH) == Some(&b'-') {
+                let end = start + text[start..].iter().take_while(|byte| name_byte(**byte)).count();
+                if valid(&text[start..end]) {
+                    from = end;
+                    return Some((&text[start..end], end));
+                }
             }
-            // The slash that ends this prefix may begin the next: "/nix/store/nix/store/...".
-            from = start - 1;
         }
     })
-}
-
-fn find_prefix(text: &[u8]) -> Option<usize> {
-    // The x is the rarest byte of the prefix, so looking for it first skips most of the text cheaply.
-    const RARE: usize = 3;
-    let mut from = RARE;
-    while let Some(step) = text.get(from..)?.iter().position(|byte| *byte == b'x') {
-        let start = from + step - RARE;
-        if text[start..].starts_with(PREFIX) {
-            return Some(start);
-        }
-        from += step + 1;
-    }
-    None
 }
 
 fn valid(base: &[u8]) -> bool {
@@ -175,6 +164,9 @@ mod tests {
             (format!("/nix/store//nix/store/{a}"), vec![&a]),
             (format!("/nix/store/nix/store/{a}"), vec![&a]),
             (format!("xxx/nix/storx/nix/store/{a}/nix/store/{b}"), vec![&a, &b]),
+            (format!("36 35 8:1 /@nix/store/{a}/bin /app rw - btrfs /dev/sda1 rw,subvol=/{b}"), vec![&a, &b]),
+            (format!("/mnt/{a}/{b}"), vec![&a, &b]),
+            (format!("{a} x{HASH}-/{HASH}-"), vec![]),
             (format!("/nix/store/{a}\n/nix/store/short\n/nix/store/"), vec![&a]),
             (format!("/nix/store/{}-", HASH), vec![]),
             ("/nix/sto".to_owned(), vec![]),

@@ -63,18 +63,36 @@ pub fn is_plain(status: &FileStat) -> bool {
     SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
 }
 
-/// Whether the names in a directory are encrypted by its file system (`fscrypt`, `man 2 statx`).
+/// What `statx` tells of an open file, and `stat` does not.
+#[derive(Debug, Clone, Copy)]
+pub struct Details {
+    /// Uid of the owner.
+    pub owner: u32,
+    /// Number of the mount, and of the device: the kernel gives numbers of mounts again soon after they are free, and the device
+    /// tells most of those apart. `None` before Linux 5.8.
+    pub mount: Option<(u64, u32, u32)>,
+    /// Whether it is a directory whose names its file system encrypts (`fscrypt`).
+    pub encrypted: bool,
+}
+
+/// Details of an open file (`man 2 statx`).
 #[allow(unsafe_code)] // No safe wrapper of statx exists in the nix crate.
-pub fn encrypted(directory: &OwnedFd) -> nix::Result<bool> {
-    let mut status = std::mem::MaybeUninit::<nix::libc::statx>::zeroed();
-    let (flags, wanted) = (nix::libc::AT_EMPTY_PATH, nix::libc::STATX_TYPE);
+pub fn details(file: &OwnedFd) -> nix::Result<Details> {
+    use nix::libc::{AT_EMPTY_PATH, STATX_ATTR_ENCRYPTED, STATX_MNT_ID, STATX_TYPE, STATX_UID, statx};
+    let mut status = std::mem::MaybeUninit::<statx>::zeroed();
+    let wanted = STATX_TYPE | STATX_UID | STATX_MNT_ID;
     // SAFETY: the path is a string with its NUL, and the buffer is a writable statx for the time of the call.
-    let result =
-        unsafe { nix::libc::statx(directory.as_raw_fd(), c"".as_ptr(), flags, wanted, status.as_mut_ptr()) };
-    Errno::result(result)?;
+    let mut call =
+        || unsafe { statx(file.as_raw_fd(), c"".as_ptr(), AT_EMPTY_PATH, wanted, status.as_mut_ptr()) };
+    retry(|| Errno::result(call()))?;
     // SAFETY: all bytes zero is a valid statx, and the kernel has written one over it.
-    let attributes = unsafe { status.assume_init() }.stx_attributes;
-    Ok(attributes & nix::libc::STATX_ATTR_ENCRYPTED as u64 != 0)
+    let status = unsafe { status.assume_init() };
+    let mount = (status.stx_mnt_id, status.stx_dev_major, status.stx_dev_minor);
+    Ok(Details {
+        owner: status.stx_uid,
+        mount: (status.stx_mask & STATX_MNT_ID != 0).then_some(mount),
+        encrypted: status.stx_attributes & STATX_ATTR_ENCRYPTED as u64 != 0,
+    })
 }
 
 /// Reads once.

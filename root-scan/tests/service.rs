@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use nix_root_scan::answer::END;
 use nix_root_scan::store_path::{PREFIX, StorePath};
 
@@ -190,6 +191,20 @@ fn each_kind_of_root_is_reported() {
     let exe = Holder::new(Command::new(&program).args(["-c", "echo; read x"]).stdin(Stdio::piped()));
     fs::remove_file(&program).unwrap();
 
+    // A thread with a directory and files of its own.
+    let (directory, file) = (inside(7), inside(8).join("file"));
+    fs::write(&file, "").unwrap();
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_FILES).unwrap();
+        std::env::set_current_dir(directory).unwrap();
+        let _file = fs::File::open(file).unwrap();
+        ready.send(()).unwrap();
+        let _ = wait.recv();
+    });
+    is_ready.recv().unwrap();
+
     let found = service.ask().expect("an answer without doubt");
     for (number, what) in [
         (1, "direct link"),
@@ -198,10 +213,16 @@ fn each_kind_of_root_is_reported() {
         (4, "fd"),
         (5, "environ"),
         (6, "exe, maps"),
+        (7, "cwd of a thread"),
+        (8, "fd of a thread"),
     ] {
         assert!(found.contains(&base(number)), "{what} is missing");
     }
     assert!(found.contains(&end()));
+    drop(done);
+    thread.join().unwrap();
+    let found = service.ask().unwrap();
+    assert!(!found.contains(&base(7)) && !found.contains(&base(8)), "the thread is gone");
 
     let listed =
         Command::new(BINARY).args(["--print", "--state-dir"]).arg(top.join("state")).output().unwrap();
@@ -299,6 +320,24 @@ fn a_root_in_a_home_that_is_not_mounted_stays() {
     assert!(!service.ask().unwrap().contains(&base(1)), "the administrator let it go");
 }
 
+/// As the timer does it.
+#[test]
+fn started_without_a_client_it_remembers() {
+    if isolated("started_without_a_client_it_remembers") {
+        return;
+    }
+    let mut service = Service::start();
+    let top = service.top.path().to_owned();
+    home_with_result(&top, "alice", 1);
+    service.again();
+    let end = Instant::now() + Duration::from_secs(60);
+    while !fs::read_to_string(top.join("memory/remembered")).is_ok_and(|text| text.contains(&base(1))) {
+        assert!(Instant::now() < end, "{:?}", fs::read_to_string(top.join("log")));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(service.ask().unwrap().contains(&base(1)), "and serves clients");
+}
+
 #[test]
 fn a_hung_mount_blocks_no_scan() {
     if isolated("a_hung_mount_blocks_no_scan") {
@@ -328,9 +367,14 @@ fn a_hung_mount_blocks_no_scan() {
     println!("with a hung mount: {took:?}");
     // What was never seen may be anything.
     symlink(alice.join("new"), top.join("state/gcroots/auto/new")).unwrap();
+    home_with_result(top, "carol", 5);
     assert_eq!(service.ask(), None);
     let log = fs::read_to_string(top.join("log")).unwrap();
-    assert!(log.contains("no answer from") && log.contains("home/alice/new"), "{log}");
+    let new =
+        format!("{} points to {}", top.join("state/gcroots/auto/new").display(), alice.join("new").display());
+    assert!(log.contains("no answer from") && log.contains(&new) && log.contains("remove "), "{log}");
+    let memory = fs::read_to_string(top.join("memory/remembered")).unwrap();
+    assert!(memory.contains(&base(5)), "what could be seen is remembered all the same: {memory}");
     drop(server);
     umount2(&alice, MntFlags::MNT_DETACH).unwrap();
 }

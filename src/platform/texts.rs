@@ -14,6 +14,7 @@ pub fn text(name: &str) -> Result<&'static str> {
         "linux/nix-daemon@.service" => include_str!("../../platform/linux/nix-daemon@.service"),
         "linux/nix-root-scan.socket" => include_str!("../../platform/linux/nix-root-scan.socket"),
         "linux/nix-root-scan.service" => include_str!("../../platform/linux/nix-root-scan.service"),
+        "linux/nix-root-scan.timer" => include_str!("../../platform/linux/nix-root-scan.timer"),
         _ => bail!("there is no template {name:?}"),
     })
 }

@@ -40,8 +40,13 @@ impl Target {
     pub fn new(nix_uid: u32, nix_gid: u32, range: SubidRange) -> Self {
         let libexec = PathBuf::from(paths::LIBEXEC_DIR);
         let unit = |name| PathBuf::from("/etc/systemd/system").join(name);
-        let units =
-            ["nix-daemon.socket", "nix-daemon@.service", "nix-root-scan.socket", "nix-root-scan.service"];
+        let units = [
+            "nix-daemon.socket",
+            "nix-daemon@.service",
+            "nix-root-scan.socket",
+            "nix-root-scan.service",
+            "nix-root-scan.timer",
+        ];
         let mut root_files =
             vec![libexec.join(paths::GATE), libexec.join(paths::ROOT_SCAN), paths::NIX_CONF.into()];
         root_files.extend(units.map(unit));

@@ -38,11 +38,12 @@ impl<'a> Processes<'a> {
         Ok(Self { path, directory, device })
     }
 
-    /// Adds the store paths that any process uses or names in its environment, and those in the kernel's own settings.
+    /// Adds the store paths that any process uses or names in its environment, that are mounted where any process sees it, and those
+    /// that the kernel uses, as seen from `root`.
     ///
     /// # Errors
     /// Anything that may hide one.
-    pub fn scan(&self, roots: &mut Roots) -> Result<(), Doubt> {
+    pub fn scan(&self, root: BorrowedFd<'_>, roots: &mut Roots) -> Result<(), Doubt> {
         let directory = self.directory.as_fd();
         let mut scanner = one::Scanner::new(self.device, roots);
         let mut seen = BTreeSet::new();
@@ -56,7 +57,7 @@ impl<'a> Processes<'a> {
                 break;
             }
         }
-        kernel::scan(directory, self.path, &mut scanner)
+        kernel::scan((directory, self.path), root, &mut scanner)
     }
 }
 

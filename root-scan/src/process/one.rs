@@ -1,4 +1,4 @@
-//! One process: the links `exe`, `cwd`, `root`, `fd/*`, the texts `maps` and `environ`, and its threads.
+//! One process: the links `exe`, `cwd`, `root`, `fd/*`, the texts `maps` and `environ`, the mounts that it sees, and its threads.
 //!
 //! What each error means (man 5 proc, and `fs/proc/base.c` of the kernel):
 //!
@@ -6,6 +6,8 @@
 //! - ENAMETOOLONG: a path of more than a page. Nix cannot register such a path (it works with whole paths), so it is no root.
 //! - anything else: doubt, if the process still exists.
 
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -24,12 +26,15 @@ pub struct Scanner<'a> {
     device: u64,
     roots: &'a mut Roots,
     searcher: Searcher,
+    /// Mount namespaces whose table was read, each with the root directory from which it was read: a process sees the mounts
+    /// below its own.
+    tables: HashSet<(OsString, OsString)>,
 }
 
 impl<'a> Scanner<'a> {
     /// `device` is that of `/proc`.
     pub fn new(device: u64, roots: &'a mut Roots) -> Self {
-        Self { device, roots, searcher: Searcher::new() }
+        Self { device, roots, searcher: Searcher::new(), tables: HashSet::new() }
     }
 
     /// Adds what the process `pid` holds. A process that ends meanwhile holds nothing.
@@ -49,17 +54,22 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Adds the store paths in a file of `/proc`, if it exists.
-    pub fn file(&mut self, directory: BorrowedFd<'_>, path: &Path, name: &str) -> Result<(), Doubt> {
-        let place = || path.join(name);
-        match sys::open_file(directory, name) {
+    /// Adds the store paths in a file of the kernel's, if it exists; returns whether it does.
+    pub fn file(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        path: &Path,
+        name: impl AsRef<OsStr>,
+    ) -> Result<bool, Doubt> {
+        let place = || path.join(name.as_ref());
+        match sys::open_file(directory, name.as_ref()) {
             Ok(file) => match self.searcher.search(file, self.roots, place) {
-                Ok(()) => Ok(()),
-                Err(Stop::Read(errno)) if gone(errno) => Ok(()),
+                Ok(()) => Ok(true),
+                Err(Stop::Read(errno)) if gone(errno) => Ok(false),
                 Err(Stop::Read(errno)) => Err(Doubt::unreadable(place(), errno)),
                 Err(Stop::Doubt(doubt)) => Err(doubt),
             },
-            Err(errno) if gone(errno) => Ok(()),
+            Err(errno) if gone(errno) => Ok(false),
             Err(errno) => Err(Doubt::unreadable(place(), errno)),
         }
     }
@@ -88,9 +98,8 @@ impl<'a> Scanner<'a> {
 
     /// Returns whether there is a program at all.
     fn everything(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<bool, Doubt> {
-        let alive = self.link(directory, path, "exe")?;
-        self.link(directory, path, "cwd")?;
-        self.link(directory, path, "root")?;
+        let alive = link(self.roots, directory, "exe", || path.join("exe"))?.is_some();
+        self.surroundings(directory, path)?;
         self.files(directory, path)?;
         if alive {
             self.file(directory, path, "maps")?;
@@ -126,8 +135,7 @@ impl<'a> Scanner<'a> {
             };
             let directory = directory.as_fd();
             if alive {
-                self.link(directory, &path, "cwd")?;
-                self.link(directory, &path, "root")?;
+                self.surroundings(directory, &path)?;
                 if !sys::share_files(pid, thread) {
                     self.files(directory, &path)?;
                 }
@@ -154,26 +162,42 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    fn link(&mut self, directory: BorrowedFd<'_>, path: &Path, name: &str) -> Result<bool, Doubt> {
-        link(self.roots, directory, name, || path.join(name))
+    /// The directories of a process or thread, and what is mounted where it can see it.
+    fn surroundings(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), Doubt> {
+        let mut read = |name| link(self.roots, directory, name, || path.join(name));
+        read("cwd")?;
+        let (Some(root), Some(namespace)) = (read("root")?, read("ns/mnt")?) else { return Ok(()) };
+        let key = (namespace, root);
+        // A root directory whose name is too long has no text that tells it from another.
+        if self.tables.contains(&key) && !key.1.is_empty() {
+            return Ok(());
+        }
+        match self.file(directory, path, "mountinfo") {
+            // Not before it was read: otherwise a process that ends now would keep us from looking where others still are.
+            Ok(true) => self.tables.insert(key),
+            // It has just left its namespace, as it does when it ends (`mounts_open_common` in `fs/proc_namespace.c`).
+            Ok(false) | Err(Doubt::Unreadable { errno: Errno::EINVAL, .. }) => false,
+            Err(doubt) => return Err(doubt),
+        };
+        Ok(())
     }
 }
 
-/// Returns whether there is such a link.
+/// Adds the store paths in the text of a link. Returns that; it is empty when it is too long to be read.
 fn link(
     roots: &mut Roots,
     directory: BorrowedFd<'_>,
     name: &(impl nix::NixPath + ?Sized),
     place: impl Fn() -> std::path::PathBuf,
-) -> Result<bool, Doubt> {
+) -> Result<Option<OsString>, Doubt> {
     match sys::read_link(directory, name) {
-        Ok(text) => roots.add_all(text.as_bytes(), place).map(|()| true),
-        Err(Errno::ENAMETOOLONG) => Ok(true),
-        Err(errno) if gone(errno) => Ok(false),
+        Ok(text) => roots.add_all(text.as_bytes(), place).map(|()| Some(text)),
+        Err(Errno::ENAMETOOLONG) => Ok(Some(OsString::new())),
+        Err(errno) if gone(errno) => Ok(None),
         Err(errno) => Err(Doubt::unreadable(place(), errno)),
     }
 }
 
-fn gone(errno: Errno) -> bool {
+pub(super) fn gone(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ESRCH)
 }

@@ -17,5 +17,6 @@ macro_rules! on_both_layouts {
     };
 }
 
+mod behaviour;
 mod ground;
 mod product;

@@ -1,31 +1,18 @@
 //! The root-owned Nix does what the scenarios will ask of the unprivileged one.
 
 use crate::harness::layout;
-use crate::harness::nixcmd::{self, Trust};
+use crate::harness::nixcmd;
 use crate::harness::{before, populate};
-use anyhow::{Result, ensure};
+use crate::scenarios::behaviour::{assert_root_owned_build, assert_trust, served_users};
+use anyhow::{Context, Result, ensure};
 
 #[test]
 fn everybody_builds_and_is_trusted_as_configured() -> Result<()> {
     for layout in layout::ALL {
         let (machine, _) = before(layout, "builds")?;
-        for (user, expected) in [
-            ("root", Trust::Trusted),
-            ("alice", Trust::Trusted),
-            ("bob", Trust::Untrusted),
-            ("carol", Trust::Untrusted),
-            ("dave", Trust::Refused),
-        ] {
-            let seen = nixcmd::trust(&machine, user)?;
-            ensure!(seen == expected, "{layout:?}: {user} is {seen:?}");
-            if expected != Trust::Refused {
-                let ids = nixcmd::build_uid(&machine, user, &format!("{user}-uid"))?;
-                let owner = machine.root(&format!("getent passwd {}", ids.outside))?;
-                ensure!(
-                    owner.starts_with("nixbld") && ids.owner == 0,
-                    "{layout:?}: {user}'s build: {ids:?} {owner}"
-                );
-            }
+        assert_trust(&machine).with_context(|| format!("{layout:?}"))?;
+        for user in served_users() {
+            assert_root_owned_build(&machine, user, &format!("{user}-uid"))?;
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ mod neighbours;
 mod power_cut;
 mod reboot;
 mod rollback;
+mod scanner;
 mod target;
 mod trust;
 mod virtual_machine;

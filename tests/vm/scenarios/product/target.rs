@@ -2,9 +2,11 @@
 
 use crate::harness::layout::Layout;
 use crate::harness::machine::Machine;
-use crate::harness::nixcmd::{self, Trust};
+use crate::harness::nixcmd;
 use anyhow::{Context, Result, ensure};
 use std::ops::Range;
+
+pub use crate::scenarios::behaviour::{assert_root_owned_build, assert_trust};
 
 /// Fails unless ownership, units and accounts are those of a migrated machine.
 pub fn assert_migrated(machine: &Machine) -> Result<()> {
@@ -43,21 +45,6 @@ pub fn assert_nothing_of_root(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless everybody is trusted as the population configured it.
-pub fn assert_trust(machine: &Machine) -> Result<()> {
-    for (user, expected) in [
-        ("root", Trust::Trusted),
-        ("alice", Trust::Trusted),
-        ("bob", Trust::Untrusted),
-        ("carol", Trust::Untrusted),
-        ("dave", Trust::Refused),
-    ] {
-        let seen = nixcmd::trust(machine, user)?;
-        ensure!(seen == expected, "{user} is {seen:?}, was {expected:?}");
-    }
-    Ok(())
-}
-
 /// Fails unless a build of `user` runs with a uid of the range and its result belongs to `nix`; the uid.
 pub fn assert_unprivileged_build(machine: &Machine, user: &str, name: &str) -> Result<u32> {
     let ids = nixcmd::build_uid(machine, user, name)?;
@@ -66,17 +53,6 @@ pub fn assert_unprivileged_build(machine: &Machine, user: &str, name: &str) -> R
     let nix: u32 = machine.root("id -u nix")?.parse()?;
     ensure!(ids.owner == nix, "{} belongs to {}, not to nix ({nix})", ids.path, ids.owner);
     Ok(ids.outside)
-}
-
-/// Fails unless a build of `user` runs as a build user again and its result belongs to root.
-pub fn assert_root_owned_build(machine: &Machine, user: &str, name: &str) -> Result<()> {
-    let ids = nixcmd::build_uid(machine, user, name)?;
-    let account = machine.root(&format!("getent passwd {}", ids.outside))?;
-    ensure!(
-        account.starts_with("nixbld") && ids.owner == 0,
-        "{user}'s build after a rollback: {ids:?}, {account}"
-    );
-    Ok(())
 }
 
 /// The uids that `/etc/subuid` gives to `nix`.
