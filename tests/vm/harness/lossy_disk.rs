@@ -101,6 +101,11 @@ impl Log {
         self.requests.partition_point(|(time, _)| *time < instant).clamp(from, to)
     }
 
+    /// How many requests were to flush the cache.
+    pub fn flushes(&self) -> usize {
+        self.requests.iter().filter(|(_, request)| matches!(request, Request::Flush)).count()
+    }
+
     fn bytes(&self, position: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         self.data.read_exact_at(&mut bytes, position)?;

@@ -178,10 +178,13 @@ impl Undisturbed {
         machine
             .try_root(&format!("NIX_UNROOT_CHECKPOINT={instant} {program} {command} --yes"))?
             .exits(KILLED)?;
+        // A command that went on alone holds the lock, and the next run must wait for it.
+        machine.root("flock -w 60 /var/lib/nix-unroot/lock true")?;
         if number.is_multiple_of(3) {
             // Whatever it does in that time; it may also be done with it.
             let kill = format!("timeout -s KILL 0.{} {program} {recovery} --yes", 1 + number % 9);
             machine.try_root(&kill)?;
+            machine.root("flock -w 60 /var/lib/nix-unroot/lock true")?;
         }
         product::ok(machine, &format!("{recovery} --yes"))?;
         let onward = command == "migrate" && recovery == "resume";

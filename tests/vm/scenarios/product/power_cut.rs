@@ -42,13 +42,14 @@ fn after_a_power_cut_the_machine_comes_back_exactly() -> Result<()> {
     let start = Instant::now();
     let recording = record(&mut machine, &path("base"))?;
     println!(
-        "seed {seed}; the disk had {} requests in the migration and {} in the rollback, {:.0} s",
+        "seed {seed}; the disk had {} requests in the migration and {} in the rollback, {} of them to flush; {:.0} s",
         recording.there.len(),
         recording.back.len(),
+        recording.log.flushes(),
         start.elapsed().as_secs_f32()
     );
 
-    let states = States::take(&recording, media.path())?;
+    let (states, mut cuts_back) = States::take(&recording, media.path())?;
     println!("the states before and after were taken after {:.0} s", start.elapsed().as_secs_f32());
     let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
     let mut cuts = Cuts::new(&recording.log, path("base"));
@@ -56,12 +57,14 @@ fn after_a_power_cut_the_machine_comes_back_exactly() -> Result<()> {
     for case in cases(&recording, count, &mut random) {
         let start = Instant::now();
         let image = path("cut");
+        let cuts = if case.during == "rollback" { &mut cuts_back } else { &mut cuts };
         let loss = cuts.cut(case.at, &mut random, &image)?;
         let what = format!(
             "a cut behind request {} of the {}, with {} of {} cached sectors kept, and {}",
             case.at, case.during, loss.kept, loss.cached, case.recovery
         );
         let end = states.recover(&image, case).unwrap_or_else(|error| {
+            println!("{error:#}");
             failures.push(format!("seed {seed}, {what}: {error:#}"));
             "FAILED"
         });
@@ -127,9 +130,17 @@ fn cases(recording: &Recording, count: usize, random: &mut Random) -> Vec<Case> 
         };
         Case { at, during, recovery: if number / 3 % 2 == number % 2 { "resume" } else { "rollback" } }
     };
-    let mut cases: Vec<_> = (0..count).map(case).collect();
-    cases.sort();
-    cases
+    let (mut there, mut back): (Vec<_>, Vec<_>) =
+        (0..count).map(case).partition(|case| case.during == "migration");
+    // A medium moves on from cut to cut, and each direction has its own.
+    there.sort();
+    back.sort();
+    let (mut there, mut back) = (there.into_iter(), back.into_iter());
+    std::iter::from_fn(|| Some([there.next(), back.next(), there.next()]))
+        .take(count)
+        .flatten()
+        .flatten()
+        .collect()
 }
 
 /// What a recovered machine may be.
@@ -139,11 +150,11 @@ struct States {
 }
 
 impl States {
-    /// Of the same machine, undisturbed.
-    fn take(recording: &Recording, media: &Path) -> Result<Self> {
+    /// Of the same machine, undisturbed; and a medium on which cuts in the rollback can be made.
+    fn take<'a>(recording: &'a Recording, media: &Path) -> Result<(Self, Cuts<'a>)> {
         let (base, image) = (media.join("undisturbed"), media.join("cut"));
         lossy_disk::copy(&media.join("base"), &base)?;
-        let mut cuts = Cuts::new(&recording.log, base.clone());
+        let mut cuts = Cuts::new(&recording.log, base);
         let mut at = |at: usize| -> Result<Manifest> {
             // Everything was flushed at these instants.
             cuts.cut(at, &mut Random(0), &image)?;
@@ -151,25 +162,26 @@ impl States {
             manifest(&booted(&image)?)
         };
         let states = Self { before: at(0)?, migrated: at(recording.there.end)? };
-        std::fs::remove_file(base)?;
-        Ok(states)
+        Ok((states, cuts))
     }
 
     /// Recovers the machine on `image`; how that ended.
     fn recover(&self, image: &Path, case: Case) -> Result<&'static str> {
         check_file_system(image)?;
-        let machine = booted(image)?;
+        let mut machine = booted(image)?;
         let said = product::run(&machine, &format!("{} --yes", case.recovery))?.exits(0)?;
         let history = product::ok(&machine, "history")?;
         let run = history.lines().next().unwrap_or_default();
-        let now = manifest(&machine)?;
         if run.contains(", applied;") && case.recovery == "resume" {
             assert_migrated(&machine)?;
+            // The undisturbed one was booted after its migration, too.
+            machine.reboot()?;
+            let now = manifest(&machine)?;
             self.migrated.assert_same(&now, "what resume made")?;
             return Ok("finished");
         }
         if run.contains(", undone;") || run == "there were no runs" {
-            self.before.assert_same(&now, "what was given back")?;
+            self.before.assert_same(&manifest(&machine)?, "what was given back")?;
             return Ok("as before");
         }
         bail!("{} said this, and the run stands so: {history}\n{said}", case.recovery)
