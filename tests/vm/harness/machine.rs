@@ -285,8 +285,9 @@ fn is_mount(tree: &Path) -> bool {
 }
 
 fn unmount(tree: &Path) -> Result<()> {
-    // A dying container may hold it for a moment.
-    let unmounted = poll(Duration::from_secs(20), || host("umount").arg(tree).ok().ok());
+    // A dying container may hold it for a moment. What a killed test left may be held by a disk that nobody serves.
+    let unmounted = poll(Duration::from_secs(20), || host("umount").arg(tree).ok().ok())
+        .or_else(|| host("umount").arg("-l").arg(tree).ok().ok());
     unmounted.map(drop).with_context(|| format!("cannot unmount {}", tree.display()))
 }
 

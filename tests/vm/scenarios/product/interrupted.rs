@@ -35,6 +35,11 @@ pub fn manifest(machine: &Machine) -> Result<Manifest> {
     Manifest::take(machine)
 }
 
+/// The manifest of a migrated machine, but for what the scanner remembers: that holds times.
+pub fn migrated_manifest(machine: &Machine) -> Result<Manifest> {
+    Ok(manifest(machine)?.without("/var/lib/nix-root-scan/remembered", "sha256"))
+}
+
 fn a_killed_migration_is_rolled_back_exactly(layout: Layout) -> Result<()> {
     let (machine, _) = ready(layout, "killed-back")?;
     let before = manifest(&machine)?;

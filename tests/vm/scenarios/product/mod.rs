@@ -5,6 +5,7 @@ mod builds;
 mod collect;
 mod dry_run;
 mod interrupted;
+mod journal;
 mod kill_matrix;
 mod migrate;
 mod neighbours;

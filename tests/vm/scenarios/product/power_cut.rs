@@ -4,7 +4,7 @@
 //! What is left is booted as a container, on the medium itself, whose file system this host's kernel recovers. The machine
 //! that makes the requests is one, too, unless `NIX_UNROOT_POWER_VM` is set: the emulated one is fifty times slower.
 
-use super::interrupted::manifest;
+use super::interrupted::{manifest, migrated_manifest};
 use super::target::assert_migrated;
 use crate::harness::layout::Layout;
 use crate::harness::lossy_disk::{self, Cuts, Log, Random, check_file_system};
@@ -155,13 +155,14 @@ impl States {
         let (base, image) = (media.join("undisturbed"), media.join("cut"));
         lossy_disk::copy(&media.join("base"), &base)?;
         let mut cuts = Cuts::new(&recording.log, base);
-        let mut at = |at: usize| -> Result<Manifest> {
+        let mut at = |at: usize| -> Result<Machine> {
             // Everything was flushed at these instants.
             cuts.cut(at, &mut Random(0), &image)?;
             check_file_system(&image)?;
-            manifest(&booted(&image)?)
+            booted(&image)
         };
-        let states = Self { before: at(0)?, migrated: at(recording.there.end)? };
+        let before = manifest(&at(0)?)?;
+        let states = Self { before, migrated: migrated_manifest(&at(recording.there.end)?)? };
         Ok((states, cuts))
     }
 
@@ -176,7 +177,7 @@ impl States {
             assert_migrated(&machine)?;
             // The undisturbed one was booted after its migration, too.
             machine.reboot()?;
-            let now = manifest(&machine)?;
+            let now = migrated_manifest(&machine)?;
             self.migrated.assert_same(&now, "what resume made")?;
             return Ok("finished");
         }
