@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Host};
+use super::{Act, Host, account_debris};
 use crate::system::command;
 
 /// Parameters.
@@ -47,6 +47,8 @@ impl Act for CreateGroup {
     }
 
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        // A tool that was killed before may have left something.
+        account_debris::sweep(host)?;
         // A run that was killed after groupadd finds it done.
         if self.is_done(host)? {
             return Ok(());
@@ -57,11 +59,11 @@ impl Act for CreateGroup {
         Ok(())
     }
 
-    fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
+    fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
         // userdel removes a group of the user's name with it.
         if users::get_group_by_name(&self.name).is_some() {
             command::run("groupdel", &[&self.name])?;
         }
-        Ok(())
+        account_debris::sweep(host)
     }
 }

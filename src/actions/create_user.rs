@@ -8,7 +8,7 @@ use users::os::unix::UserExt;
 
 use super::edit::{AccountLock, read_or_empty};
 use super::file_state::FileState;
-use super::{Act, Host, gid_of};
+use super::{Act, Host, account_debris, gid_of};
 use crate::system::command;
 
 /// The files that userdel edits besides the accounts.
@@ -64,6 +64,8 @@ impl Act for CreateUser {
     }
 
     fn apply(&self, host: &Host<'_>, _: &Self::Before) -> Result<()> {
+        // A tool that was killed before may have left something.
+        account_debris::sweep(host)?;
         if self.is_done(host)? {
             return Ok(());
         }
@@ -85,7 +87,7 @@ impl Act for CreateUser {
         for (path, state) in SUBID_FILES.iter().zip(before) {
             self.give_back_lines(Path::new(path), state, host)?;
         }
-        Ok(())
+        account_debris::sweep(host)
     }
 }
 
