@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::edit::read_or_empty;
-use super::{Act, Host};
+use super::{Act, Host, account_debris};
 use crate::system::command;
 
 /// Parameters.
@@ -66,6 +66,8 @@ impl Act for CreateGroup {
     }
 
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        // A tool that was killed before may have left something.
+        account_debris::sweep(host)?;
         // A run that was killed after groupadd finds it done.
         if self.is_done(host)? {
             return Ok(());
@@ -78,7 +80,7 @@ impl Act for CreateGroup {
 
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
         // userdel removes a group of the user's name with it.
-        let Some(group) = users::get_group_by_name(&self.name) else { return Ok(()) };
+        let Some(group) = users::get_group_by_name(&self.name) else { return account_debris::sweep(host) };
         // groupdel refuses to remove a group that somebody needs.
         if let Some(user) = local_user_of(group.gid())? {
             host.observer.note(&format!("the group {} stays: it is now the group of {user}", self.name));
@@ -88,6 +90,6 @@ impl Act for CreateGroup {
             host.observer.note(&format!("the group {} goes; its members were {members}", self.name));
         }
         command::run("groupdel", &[&self.name])?;
-        Ok(())
+        account_debris::sweep(host)
     }
 }

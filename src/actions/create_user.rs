@@ -9,7 +9,7 @@ use users::os::unix::UserExt;
 use super::conflict::{Conflict, Keep, Present, Scan, Version, put_aside, undecided};
 use super::edit::{AccountLock, read_or_empty};
 use super::file_state::FileState;
-use super::{Act, Host, gid_of, uid_of};
+use super::{Act, Host, account_debris, gid_of, uid_of};
 use crate::system::command;
 use crate::system::files::{self, Ownership};
 
@@ -66,6 +66,8 @@ impl Act for CreateUser {
     }
 
     fn apply(&self, host: &Host<'_>, _: &Self::Before) -> Result<()> {
+        // A tool that was killed before may have left something.
+        account_debris::sweep(host)?;
         if self.is_done(host)? {
             return self.remember_uid(host);
         }
@@ -97,7 +99,7 @@ impl Act for CreateUser {
         for (path, state) in SUBID_FILES.iter().zip(before) {
             self.give_back_lines(Path::new(path), state, host)?;
         }
-        Ok(())
+        account_debris::sweep(host)
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, _: &Self::Before) -> Result<()> {

@@ -23,6 +23,15 @@ pub struct Verify {
     pub build_uids: Vec<u32>,
 }
 
+impl Verify {
+    fn target(&self) -> Result<Target> {
+        let range = SubidRange { start: self.start, count: self.count };
+        let mut target = Target::new(uid_of(&self.user)?, gid_of(&self.group)?, range);
+        target.build_users_uids.clone_from(&self.build_uids);
+        Ok(target)
+    }
+}
+
 impl Act for Verify {
     type Before = ();
 
@@ -32,7 +41,7 @@ impl Act for Verify {
     }
 
     fn undone_by(&self) -> String {
-        "nothing to undo".to_owned()
+        "removes what is left of a check that was interrupted".to_owned()
     }
 
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {
@@ -44,9 +53,8 @@ impl Act for Verify {
     }
 
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
-        let range = SubidRange { start: self.start, count: self.count };
-        let mut target = Target::new(uid_of(&self.user)?, gid_of(&self.group)?, range);
-        target.build_users_uids.clone_from(&self.build_uids);
+        let target = self.target()?;
+        verify::sweep(&target)?;
         let report = verify::run(&target, &mut |result| {
             let word = if result.outcome.passed { "proved" } else { "FAILED" };
             host.observer.note(&format!("{word}: {} ({})", result.title, result.outcome.seen));
@@ -59,7 +67,11 @@ impl Act for Verify {
         Ok(())
     }
 
-    fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
+    fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        // The next collection of garbage takes them, too.
+        if let Err(error) = self.target().and_then(|target| Ok(verify::sweep(&target)?)) {
+            host.observer.note(&format!("something of an interrupted check may be left: {error:#}"));
+        }
         Ok(())
     }
 }

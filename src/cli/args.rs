@@ -103,6 +103,9 @@ pub struct AuditArgs {
 
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
+    /// Makes a damaged journal anew from its copy first
+    #[arg(long)]
+    pub from_copy: bool,
     /// Whose version stays of what somebody else changed since, where undoing cannot decide: theirs, or ours (the state
     /// before; theirs is put aside in the backups). Without it each is asked for on a terminal, and nothing is undone elsewhere
     #[arg(long, value_name = "WHOSE")]

@@ -35,7 +35,7 @@ struct Document {
 pub fn audit(session: &Session, args: &AuditArgs) -> Result<Exit> {
     let mut options = session.options()?;
     let survey = Survey::take(&options, LockCheck::Wanted)?;
-    if let Some(user) = survey.facts.unit("nix-daemon@.service").and_then(|unit| unit.user.clone()) {
+    if let Some(user) = survey.facts.unit("nix-daemon-gate.service").and_then(|unit| unit.user.clone()) {
         options.nix_user = user;
     }
     if args.fix {

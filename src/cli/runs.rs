@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::{Session, require_root};
 use crate::actions::conflict::{Conflict, Keep};
 use crate::engine::{self, Ending, Engine};
-use crate::journal::{Journal, Lock, LockError, Run, RunState};
+use crate::journal::{self, Journal, Lock, LockError, Run, RunState};
 use crate::plan::Plan;
 use crate::platform::paths;
 use crate::system::package_lock::{PackageLockError, PackageLocks};
@@ -202,6 +202,9 @@ pub fn resume(session: &Session) -> Result<Exit> {
 /// `rollback`.
 pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
     require_root("rolling back")?;
+    if args.from_copy && !restored(session)? {
+        return Ok(Exit::Blocked);
+    }
     with_current(
         session,
         "there is no run to roll back: nothing to do",
@@ -224,6 +227,25 @@ pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
     )
 }
 
+/// Makes the journal anew from its copies; false when another run holds it.
+fn restored(session: &Session) -> Result<bool> {
+    let path = Path::new(paths::JOURNAL);
+    match Lock::take(path) {
+        Ok(_lock) => {
+            journal::restore_from_copies(path)?;
+            session
+                .output
+                .message("the journal is made anew from its copy; the damaged one is kept beside it");
+            Ok(true)
+        }
+        Err(error @ LockError::Held(_)) => {
+            session.output.error(&error.into());
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Finds out whose version stays of each conflict; `None` when nobody says.
 type Choose<'a> = dyn Fn(&[Conflict]) -> Result<Option<Vec<(Conflict, Keep)>>> + 'a;
 
@@ -234,7 +256,7 @@ fn with_current(
     choose: Option<&Choose<'_>>,
     work: impl FnOnce(&mut Engine<'_>, &Run) -> Result<Ending>,
 ) -> Result<Exit> {
-    if !Path::new(paths::JOURNAL).exists() {
+    if !journal::is_there(Path::new(paths::JOURNAL)) {
         session.output.message(nothing);
         session.output.document(&RunDocument::nothing())?;
         return Ok(Exit::Done);

@@ -83,7 +83,7 @@ fn after_rollback(session: &Session, args: &UninstallArgs) -> Result<Exit> {
     let mut settings = session.settings.clone();
     settings.yes = true;
     let quiet = Session { settings, output: Output { json: false, verbose: session.output.verbose } };
-    let exit = runs::rollback(&quiet, &RollbackArgs { keep: None })?;
+    let exit = runs::rollback(&quiet, &RollbackArgs { from_copy: false, keep: None })?;
     if exit != Exit::Done {
         return Ok(exit);
     }

@@ -12,8 +12,6 @@
 //! A process that dies anywhere leaves a run that is "applying" or "undoing". [`Engine::resume`] goes on in the
 //! recorded direction; [`Engine::roll_back`] goes back from either.
 
-pub mod checkpoint;
-
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -21,11 +19,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::statvfs::statvfs;
 
 use crate::actions::conflict::{Choice, Choices, Conflict, Keep, Scan};
 use crate::actions::{Host, Observer};
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState};
 use crate::plan::{Plan, Step};
+use crate::system::checkpoint;
 
 /// Who watches a run, step by step.
 pub trait RunObserver: Observer {
@@ -92,18 +92,21 @@ pub fn begin(journal: &mut Journal, backups: &Path, plan: &Plan) -> Result<i64> 
             run.plan_name
         );
     }
-    let ids: Vec<_> = plan.steps.iter().map(|step| step.id.as_str()).collect();
-    let run = journal.begin(&plan.name, &plan.to_json()?, &ids)?;
-    // Backups of a journal that is gone are nobody's any more, but are kept aside.
-    let directory = run_directory(backups, run);
+    // Backups of a journal that is gone are nobody's any more, but are kept aside. Before the run is recorded: a run that is
+    // recorded must be able to begin.
+    let directory = run_directory(backups, journal.next_run()?);
     if directory.exists() {
         let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let aside = directory.with_extension(format!("before-{seconds}"));
         fs::rename(&directory, &aside)
             .with_context(|| format!("cannot move {} away", directory.display()))?;
     }
-    Ok(run)
+    let ids: Vec<_> = plan.steps.iter().map(|step| step.id.as_str()).collect();
+    Ok(journal.begin(&plan.name, &plan.to_json()?, &ids)?)
 }
+
+/// Bytes with which a file system counts as full: no file that is put back is larger.
+const LITTLE_ROOM: u64 = 2 << 20;
 
 fn run_directory(backups: &Path, run: i64) -> PathBuf {
     backups.join(format!("run-{run}"))
@@ -244,6 +247,7 @@ impl<'a> Engine<'a> {
         record: &StepRecord,
     ) -> Result<StepEnding> {
         host.check_cancelled()?;
+        checkpoint::enter(&format!("do:{}", step.id));
         let captured = match &record.captured {
             // It was begun before: what was there then is recorded, what is there now may be half ours.
             Some(captured) if record.state == StepState::Doing => captured.clone(),
@@ -288,7 +292,11 @@ impl<'a> Engine<'a> {
                 continue;
             }
             self.observer.step_begins(Direction::Back, index, plan.steps.len(), step);
-            let undone = self.undo_step(&host, run, index, step, captured);
+            let mut undone = self.undo_step(&host, run, index, step, captured);
+            // Going back needs room for the files that it puts back, and a full disk may be why we go back.
+            while undone.is_err() && self.is_short_of_room() && self.journal.make_room() {
+                undone = self.undo_step(&host, run, index, step, captured);
+            }
             let failed = undone.as_ref().err().map(|error| format!("{error:#}"));
             let step_ending = undone.map_or_else(StepEnding::Failed, |()| StepEnding::Done);
             self.observer.step_ends(Direction::Back, index, step, &step_ending);
@@ -304,6 +312,7 @@ impl<'a> Engine<'a> {
 
     fn undo_step(&self, host: &Host<'_>, run: i64, index: usize, step: &Step, captured: &str) -> Result<()> {
         host.check_cancelled()?;
+        checkpoint::enter(&format!("undo:{}", step.id));
         self.journal.set_step(run, index, StepState::Undoing, None)?;
         checkpoint::reach(&format!("undo:{}:recorded", step.id));
         step.action.undo(host, captured)?;
@@ -322,6 +331,13 @@ impl<'a> Engine<'a> {
         }
         host.choices.add(&host.backups, follow)?;
         Ok(!found.is_empty())
+    }
+
+    fn is_short_of_room(&self) -> bool {
+        let short = |path: &Path| {
+            statvfs(path).is_ok_and(|stat| stat.blocks_free() * stat.fragment_size() < LITTLE_ROOM)
+        };
+        short(Path::new("/etc")) || short(&self.backups)
     }
 
     fn records(&self, run: i64, plan: &Plan) -> Result<Vec<StepRecord>> {

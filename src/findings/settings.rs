@@ -94,7 +94,7 @@ fn sandbox_fallback(facts: &Facts, _: &Options) -> Option<Seen> {
 fn cgroups(facts: &Facts, _: &Options) -> Option<Seen> {
     let value = facts.effective_setting("use-cgroups").filter(|value| value == "true")?;
     Some(Seen::new(format!("nix.conf sets use-cgroups = {value}")).remedy(
-        "take use-cgroups out of nix.conf before you migrate, or give nix-daemon@.service a drop-in with Delegate=yes",
+        "take use-cgroups out of nix.conf before you migrate, or give nix-daemon-gate.service a drop-in with Delegate=yes",
     ))
 }
 

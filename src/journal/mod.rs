@@ -3,154 +3,69 @@
 //! An SQLite database with a write-ahead log and `synchronous=FULL`, outside `/nix` and readable by root alone. Each
 //! change of a step's state is one durable transaction, and what a step needs to be undone is committed in the
 //! transaction that says "doing", before anything is changed.
+//!
+//! Every change goes to a copy first, which does not depend on SQLite (`copy.rs`). When the journal is opened for a run,
+//! both must say the same; a last change that only the copy has is made up for.
 
+mod copy;
+mod error;
+mod events;
 mod lock;
+mod reserve;
+mod restore;
 mod schema;
+mod states;
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
+use copy::{Copy, Event};
+pub use error::JournalError;
 pub use lock::{Lock, LockError};
-
-/// Why the journal could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// SQLite's complaint.
-    #[error("the journal {path} cannot be used: {source}")]
-    Sqlite {
-        /// The journal.
-        path: PathBuf,
-        /// SQLite's reason.
-        source: rusqlite::Error,
-    },
-    /// Its directory could not be made.
-    #[error("cannot prepare the state directory {path}: {source}")]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// A newer version of this tool wrote it.
-    #[error(
-        "the journal {path} has version {found}, this nix-unroot knows up to {}: use the newer nix-unroot that wrote it",
-        schema::VERSION
-    )]
-    Newer {
-        /// The journal.
-        path: PathBuf,
-        /// Its version.
-        found: i64,
-    },
-    /// A row holds something that this version does not know.
-    #[error(
-        "the journal {path} holds {what}, which this nix-unroot does not know: use the version that wrote it"
-    )]
-    Unknown {
-        /// The journal.
-        path: PathBuf,
-        /// What is unknown.
-        what: String,
-    },
-}
-
-/// How far a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RunState {
-    /// Steps are being done; after a crash: resume or roll back.
-    Applying,
-    /// All steps are done.
-    Applied,
-    /// Steps are being undone; after a crash or a failure: go on with `rollback`.
-    Undoing,
-    /// All is as it was.
-    Undone,
-    /// All steps are done, and they cannot be undone.
-    Final,
-}
-
-/// How far a step is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StepState {
-    /// Not begun.
-    Pending,
-    /// It was already so; there is nothing to undo.
-    Skipped,
-    /// Begun; what it needs to be undone is recorded.
-    Doing,
-    /// Done.
-    Done,
-    /// Undoing has begun.
-    Undoing,
-    /// Undone.
-    Undone,
-}
-
-/// A run, as recorded.
-#[derive(Clone, Debug, Serialize)]
-pub struct Run {
-    /// Its number, counting from 1.
-    pub id: i64,
-    /// The plan's name: `migrate`.
-    pub plan_name: String,
-    /// How far it is.
-    pub state: RunState,
-    /// Version of the tool that began it.
-    pub tool_version: String,
-    /// When it began, in UTC, `2026-11-21 09:30:00`.
-    pub started: String,
-    /// When it ended.
-    pub finished: Option<String>,
-    /// The plan as it was begun, as JSON.
-    #[serde(skip)]
-    pub plan: String,
-}
-
-/// A step of a run, as recorded.
-#[derive(Clone, Debug, Serialize)]
-pub struct StepRecord {
-    /// Position in the plan, counting from 0.
-    pub index: usize,
-    /// Its id in the plan.
-    pub id: String,
-    /// How far it is.
-    pub state: StepState,
-    /// What was there before, as the action recorded it, in JSON.
-    #[serde(skip)]
-    pub captured: Option<String>,
-    /// The last error.
-    pub error: Option<String>,
-    /// When its state last changed, in UTC.
-    pub changed: Option<String>,
-}
+use reserve::Reserve;
+pub use restore::{is_there, restore_from_copies};
+pub use states::{Run, RunState, StepRecord, StepState};
 
 /// An open journal.
 #[derive(Debug)]
 pub struct Journal {
     connection: Connection,
     path: PathBuf,
+    reserve: Reserve,
+    /// The copy of the run that is written to.
+    copy: RefCell<Option<(i64, Copy)>>,
 }
 
 impl Journal {
-    /// Opens the journal at `path` for writing, making it and its directory (root's alone) when they are not there.
+    /// Opens the journal at `path` for writing, making it and its directory (root's alone) when they are not there, and
+    /// compares it with its copies.
     ///
     /// # Errors
-    /// When it cannot be made or read, or a newer version wrote it.
+    /// When it cannot be made or read, is damaged, or a newer version wrote it.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         prepare_directory(path)?;
-        let journal = Self::connect(
-            path,
-            path.as_os_str(),
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-        )?;
-        journal.with(schema::upgrade)?;
+        let reserve = Reserve::of(path);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let journal = loop {
+            let opened = Self::connect(path, path.as_os_str(), flags)
+                .and_then(|journal| journal.with(schema::upgrade).map(|()| journal));
+            match opened {
+                Err(JournalError::Sqlite { source, .. }) if lacks_room(&source) && reserve.release() => {}
+                other => break other?,
+            }
+        };
+        journal.compare_with_copies()?;
+        if journal.current()?.is_some() {
+            // Without room now, the journal does with what is left of it.
+            let _ = reserve.fill();
+        }
         Ok(journal)
     }
 
@@ -176,40 +91,53 @@ impl Journal {
     }
 
     fn connect(path: &Path, name: &OsStr, flags: OpenFlags) -> Result<Self, JournalError> {
-        let sqlite = |source| JournalError::Sqlite { path: path.to_owned(), source };
-        let connection = Connection::open_with_flags(name, flags).map_err(sqlite)?;
-        let journal = Self { connection, path: path.to_owned() };
+        let connection = Connection::open_with_flags(name, flags).map_err(|source| sqlite(path, source))?;
+        let (path, reserve) = (path.to_owned(), Reserve::of(path));
+        let journal = Self { connection, path, reserve, copy: RefCell::default() };
         let found: i64 = journal
             .with(|connection| connection.pragma_query_value(None, "user_version", |row| row.get(0)))?;
         if found > schema::VERSION {
-            return Err(JournalError::Newer { path: path.to_owned(), found });
+            return Err(JournalError::Newer { path: journal.path, found });
         }
         Ok(journal)
     }
 
-    /// Records a new run with its steps, all pending; returns its number.
+    /// The number that the next run gets.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the journal cannot be read.
+    pub fn next_run(&self) -> Result<i64, JournalError> {
+        self.with(|connection| {
+            connection.query_row("SELECT COALESCE(MAX(id), 0) + 1 FROM runs", [], |row| row.get(0))
+        })
+    }
+
+    /// Records a new run with its steps, all pending; returns its number. From here until it is undone, there is room
+    /// for what it records.
+    ///
+    /// # Errors
+    /// When it cannot be written, or there is no such room.
     pub fn begin(&mut self, plan_name: &str, plan: &str, step_ids: &[&str]) -> Result<i64, JournalError> {
-        let path = self.path.clone();
-        let write = |connection: &mut Connection| -> rusqlite::Result<i64> {
-            let transaction = connection.transaction()?;
-            transaction.execute(
-                "INSERT INTO runs (plan_name, state, tool_version, started, plan) VALUES (?1, ?2, ?3, datetime('now'), ?4)",
-                params![plan_name, word(RunState::Applying), env!("CARGO_PKG_VERSION"), plan],
-            )?;
-            let run = transaction.last_insert_rowid();
-            for (index, id) in step_ids.iter().enumerate() {
-                transaction.execute(
-                    "INSERT INTO steps (run, position, id, state) VALUES (?1, ?2, ?3, ?4)",
-                    params![run, index, id, word(StepState::Pending)],
-                )?;
-            }
-            transaction.commit()?;
-            Ok(run)
+        self.reserve.fill().map_err(|source| JournalError::NoRoom { path: self.path.clone(), source })?;
+        let run = self.next_run()?;
+        let event = Event::Begun {
+            run,
+            plan_name: plan_name.to_owned(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self
+                .with(|connection| connection.query_row("SELECT datetime('now')", [], |row| row.get(0)))?,
+            plan: plan.to_owned(),
+            steps: step_ids.iter().map(ToString::to_string).collect(),
         };
-        write(&mut self.connection).map_err(|source| JournalError::Sqlite { path, source })
+        let path = Copy::path(&self.path, run);
+        let make = || {
+            set_aside(&path, "before")?;
+            Copy::create(&path, std::slice::from_ref(&event))
+        };
+        let copy = make().map_err(|source| JournalError::Copy { path: path.clone(), source })?;
+        self.copy.replace(Some((run, copy)));
+        self.write(|connection| events::apply(connection, run, &event))?;
+        Ok(run)
     }
 
     /// Records how far a run is.
@@ -217,14 +145,11 @@ impl Journal {
     /// # Errors
     /// When it cannot be written.
     pub fn set_run(&self, run: i64, state: RunState) -> Result<(), JournalError> {
-        let ended = matches!(state, RunState::Applied | RunState::Undone | RunState::Final);
-        self.with(|connection| {
-            connection.execute(
-                "UPDATE runs SET state = ?2, finished = CASE WHEN ?3 THEN datetime('now') END WHERE id = ?1",
-                params![run, word(state), ended],
-            )
-        })
-        .map(drop)
+        self.change(run, &Event::Run { state })?;
+        if state.is_over() {
+            self.reserve.remove();
+        }
+        Ok(())
     }
 
     /// Records that a step begins, with what it needs to be undone.
@@ -232,13 +157,8 @@ impl Journal {
     /// # Errors
     /// When it cannot be written; then the step must not be done.
     pub fn begin_step(&self, run: i64, index: usize, captured: &str) -> Result<(), JournalError> {
-        self.with(|connection| {
-            connection.execute(
-                "UPDATE steps SET state = ?3, captured = ?4, error = NULL, changed = datetime('now') WHERE run = ?1 AND position = ?2",
-                params![run, index, word(StepState::Doing), captured],
-            )
-        })
-        .map(drop)
+        let captured = Some(captured.to_owned());
+        self.change(run, &Event::Step { index, state: StepState::Doing, captured, error: None })
     }
 
     /// Records how far a step is, and the error that stopped it.
@@ -252,13 +172,14 @@ impl Journal {
         state: StepState,
         error: Option<&str>,
     ) -> Result<(), JournalError> {
-        self.with(|connection| {
-            connection.execute(
-                "UPDATE steps SET state = ?3, error = COALESCE(?4, error), changed = datetime('now') WHERE run = ?1 AND position = ?2",
-                params![run, index, word(state), error],
-            )
-        })
-        .map(drop)
+        let error = error.map(str::to_owned);
+        self.change(run, &Event::Step { index, state, captured: None, error })
+    }
+
+    /// Gives back a portion of the room that is kept for the journal, for undoing a step on a full disk; false when none
+    /// is left.
+    pub fn make_room(&self) -> bool {
+        self.reserve.release()
     }
 
     /// All runs, the oldest first.
@@ -269,7 +190,7 @@ impl Journal {
         let rows = self.with(|connection| {
             connection
                 .prepare("SELECT id, plan_name, state, tool_version, started, finished, plan FROM runs ORDER BY id")?
-                .query_map([], read_run)?
+                .query_map([], states::read_run)?
                 .collect::<rusqlite::Result<Vec<_>>>()
         })?;
         rows.into_iter().map(|(run, state)| Ok(Run { state: self.known(&state)?, ..run })).collect()
@@ -280,11 +201,7 @@ impl Journal {
     /// # Errors
     /// When it cannot be read.
     pub fn current(&self) -> Result<Option<Run>, JournalError> {
-        Ok(self
-            .runs()?
-            .into_iter()
-            .rev()
-            .find(|run| !matches!(run.state, RunState::Undone | RunState::Final)))
+        Ok(self.runs()?.into_iter().rev().find(|run| !run.state.is_over()))
     }
 
     /// The steps of a run, in the plan's order.
@@ -295,7 +212,7 @@ impl Journal {
         let rows = self.with(|connection| {
             connection
                 .prepare("SELECT position, id, state, captured, error, changed FROM steps WHERE run = ?1 ORDER BY position")?
-                .query_map([run], read_step)?
+                .query_map([run], states::read_step)?
                 .collect::<rusqlite::Result<Vec<_>>>()
         })?;
         rows.into_iter().map(|(step, state)| Ok(StepRecord { state: self.known(&state)?, ..step })).collect()
@@ -312,11 +229,41 @@ impl Journal {
         .map(|row| row.is_some())
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, JournalError> {
-        work(&self.connection).map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+    /// A change goes to the copy first, then to the database.
+    fn change(&self, run: i64, event: &Event) -> Result<(), JournalError> {
+        let path = Copy::path(&self.path, run);
+        let append = || -> io::Result<()> {
+            let mut open = self.copy.borrow_mut();
+            let copy = match open.take() {
+                Some((of, copy)) if of == run => copy,
+                _ => Copy::open(&path)?.0,
+            };
+            open.insert((run, copy)).1.append(event)
+        };
+        loop {
+            match append() {
+                Err(error) if is_full(&error) && self.reserve.release() => {}
+                done => break done.map_err(|source| JournalError::Copy { path: path.clone(), source })?,
+            }
+        }
+        self.write(|connection| events::apply(connection, run, event))
     }
 
-    fn known<T: for<'de> Deserialize<'de>>(&self, text: &str) -> Result<T, JournalError> {
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, JournalError> {
+        work(&self.connection).map_err(|source| sqlite(&self.path, source))
+    }
+
+    /// Does `work`, again when the disk is full and there is a reserve.
+    fn write<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, JournalError> {
+        loop {
+            match work(&self.connection) {
+                Err(error) if lacks_room(&error) && self.reserve.release() => {}
+                done => return done.map_err(|source| sqlite(&self.path, source)),
+            }
+        }
+    }
+
+    fn known<T: for<'de> serde::Deserialize<'de>>(&self, text: &str) -> Result<T, JournalError> {
         serde_json::from_value(text.into()).map_err(|_| JournalError::Unknown {
             path: self.path.clone(),
             what: format!("the state {text:?}"),
@@ -333,102 +280,41 @@ fn prepare_directory(journal: &Path) -> Result<(), JournalError> {
     prepare().map_err(|source| JournalError::Directory { path: directory.to_owned(), source })
 }
 
-/// The word that stands for a state in the database: the same as in JSON.
-fn word(state: impl Serialize) -> String {
-    match serde_json::to_value(state) {
-        Ok(serde_json::Value::String(word)) => word,
-        // The states are enums without fields, which always serialise to a string.
-        _ => String::new(),
+fn sqlite(path: &Path, source: rusqlite::Error) -> JournalError {
+    use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType, SqlInputError};
+    // Our statements are right, so tables that they do not fit are not as we made them.
+    let damaged =
+        matches!(source, FromSqlConversionFailure(..) | InvalidColumnType(..) | SqlInputError { .. })
+            || matches!(
+                source.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown)
+            );
+    match damaged {
+        true => JournalError::Damaged { path: path.to_owned(), what: source.to_string() },
+        false => JournalError::Sqlite { path: path.to_owned(), source },
     }
 }
 
-// A row's state stays text until the statement is done, so that an unknown word is told apart from SQLite's errors.
-fn read_run(row: &Row<'_>) -> rusqlite::Result<(Run, String)> {
-    let run = Run {
-        id: row.get(0)?,
-        plan_name: row.get(1)?,
-        state: RunState::Applying,
-        tool_version: row.get(3)?,
-        started: row.get(4)?,
-        finished: row.get(5)?,
-        plan: row.get(6)?,
-    };
-    Ok((run, row.get(2)?))
+/// Whether SQLite may have failed for lack of room: it says so only for the database itself, not for the index of its log.
+fn lacks_room(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
+    matches!(error.sqlite_error_code(), Some(DiskFull | SystemIoFailure | CannotOpen))
 }
 
-fn read_step(row: &Row<'_>) -> rusqlite::Result<(StepRecord, String)> {
-    let step = StepRecord {
-        index: row.get(0)?,
-        id: row.get(1)?,
-        state: StepState::Pending,
-        captured: row.get(3)?,
-        error: row.get(4)?,
-        changed: row.get(5)?,
-    };
-    Ok((step, row.get(2)?))
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Gives what is at `path` another name, which nobody looks for: `NAME.WHY-SECONDS`.
+fn set_aside(path: &Path, why: &str) -> io::Result<()> {
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{why}-{seconds}"));
+    match fs::rename(path, name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn journal() -> (tempfile::TempDir, Journal) {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(&dir.path().join("state/journal.sqlite")).unwrap();
-        (dir, journal)
-    }
-
-    #[test]
-    fn a_step_is_recorded_with_what_it_captured() {
-        let (_dir, mut journal) = journal();
-        let run = journal.begin("migrate", "{}", &["one", "two"]).unwrap();
-        journal.begin_step(run, 1, "{\"was\":1}").unwrap();
-        journal.set_step(run, 0, StepState::Skipped, None).unwrap();
-        let steps = journal.steps(run).unwrap();
-        assert_eq!((steps[0].state, steps[1].state), (StepState::Skipped, StepState::Doing));
-        assert_eq!(steps[1].captured.as_deref(), Some("{\"was\":1}"));
-        assert_eq!(journal.current().unwrap().unwrap().id, run);
-        journal.set_run(run, RunState::Undone).unwrap();
-        assert!(journal.current().unwrap().is_none());
-        assert!(journal.runs().unwrap()[0].finished.is_some());
-    }
-
-    #[test]
-    fn a_newer_journal_is_refused_by_name() {
-        let (dir, journal) = journal();
-        journal.connection.pragma_update(None, "user_version", 99).unwrap();
-        drop(journal);
-        let error = Journal::open(&dir.path().join("state/journal.sqlite")).unwrap_err().to_string();
-        assert!(error.contains("version 99") && error.contains("newer nix-unroot"), "{error}");
-    }
-
-    #[test]
-    fn an_unknown_state_is_refused_not_skipped() {
-        let (_dir, mut journal) = journal();
-        let run = journal.begin("migrate", "{}", &["one"]).unwrap();
-        journal.connection.execute("UPDATE steps SET state = 'frobbed'", []).unwrap();
-        let error = journal.steps(run).unwrap_err().to_string();
-        assert!(error.contains("frobbed"), "{error}");
-    }
-
-    #[test]
-    fn every_write_is_durable() {
-        let (_dir, journal) = journal();
-        let pragma = |name: &str| -> String {
-            journal
-                .connection
-                .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
-                .map(|value| format!("{value:?}"))
-                .unwrap()
-        };
-        assert_eq!(pragma("synchronous"), "Integer(2)", "FULL");
-        assert_eq!(pragma("journal_mode"), "Text(\"wal\")");
-    }
-
-    #[test]
-    fn others_cannot_read_it() {
-        let (dir, _journal) = journal();
-        let mode = fs::metadata(dir.path().join("state")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::inode::{self, Id, Stat};
 use super::record::{self, Exception, Writer};
 use super::{Outcome, ReownError, Rule};
+use crate::system::checkpoint;
 use crate::types::SubidRange;
 
 /// Exceptions that wait for one write; each holds a descriptor, and 1024 of those is what a process usually has.
@@ -92,7 +93,10 @@ impl Log {
         self.writer
             .append(self.waiting.iter().map(|(_, exception)| exception))
             .map_err(|source| ReownError::Record { path: record.to_owned(), source })?;
-        self.waiting.drain(..).try_for_each(|(fd, exception)| change(fd, &exception))
+        checkpoint::inside("owners-recorded");
+        self.waiting.drain(..).try_for_each(|(fd, exception)| change(fd, &exception))?;
+        checkpoint::inside("owners-changed");
+        Ok(())
     }
 }
 

@@ -17,6 +17,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 
+use super::checkpoint;
+
 /// Where programs are looked up.
 pub const SAFE_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -116,6 +118,7 @@ fn output_within<S: AsRef<OsStr>>(
     let mut command = clean(program);
     let mut child =
         command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
+    checkpoint::inside_command(child.id());
     let (done, all_done) = channel();
     let stdout = collect(child.stdout.take(), done.clone());
     let stderr = collect(child.stderr.take(), done);
@@ -125,6 +128,7 @@ fn output_within<S: AsRef<OsStr>>(
         let _ = child.wait();
         return Err(CommandError::TimedOut { command: typed(program, args), seconds: limit.as_secs() });
     };
+    checkpoint::inside("command-ended");
     // Nothing is sent: both readers drop their end when they are done.
     let _ = all_done.recv_timeout(LAST_WORDS);
     let take =

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use super::checkpoint;
+
 /// Owner, group and permission bits of a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ownership {
@@ -53,6 +55,7 @@ pub fn replace_with(
         std::os::unix::fs::fchown(&file, Some(ownership.uid), Some(ownership.gid))?;
         file.set_permissions(Permissions::from_mode(ownership.mode))?;
         finish(&file)?;
+        checkpoint::inside("file-written");
         file.sync_all()
     })
 }
@@ -76,6 +79,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     fs::remove_file(path)?;
+    checkpoint::inside("file-removed");
     sync_parent(path)
 }
 
@@ -107,8 +111,12 @@ fn through_temporary(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) ->
     let temporary = temporary_beside(path)?;
     let _ = fs::remove_file(&temporary);
     make(&temporary)
-        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| {
+            checkpoint::inside("file-synced");
+            fs::rename(&temporary, path)
+        })
         .inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+    checkpoint::inside("file-in-place");
     sync_parent(path)
 }
 

@@ -2,6 +2,7 @@
 //! replaced whole or not at all, access control lists, and the locks of those who change it, too.
 
 pub mod access_list;
+pub mod checkpoint;
 pub mod command;
 pub mod files;
 pub mod package_lock;

@@ -4,6 +4,7 @@ use super::build_report::BuildReport;
 use super::daemon_uid::server_of;
 use super::leftovers::{Leftovers, unique};
 use super::process::{Process, own_namespace};
+use super::sweep::NAME;
 use super::{CheckError, Outcome, Target};
 use crate::daemon::{BuildStatus, Connection, Derivation};
 use crate::types::StorePath;
@@ -34,7 +35,7 @@ fn build(target: &Target, leftovers: &mut Leftovers) -> Result<Outcome, CheckErr
     let server = server_of(&connection)?;
     connection.set_options(&OPTIONS)?;
     let unique = unique()?;
-    let builder = connection.add_file(&format!("nix-unroot-verify-{unique}"), BUILDER, true)?;
+    let builder = connection.add_file(&format!("{NAME}{unique}"), BUILDER, true)?;
     leftovers.push(builder.clone());
     let output = path_named(&unique, "out")?;
     let derivation = Derivation {
@@ -106,7 +107,7 @@ fn judge(target: &Target, server: &Process, report: &BuildReport) -> Result<Outc
 /// A store path that nobody has: its hash is no hash of anything. Hexadecimal digits are digits of Nix's base-32, except e.
 fn path_named(unique: &str, name: &str) -> Result<StorePath, CheckError> {
     let hash = unique.replace('e', "z").repeat(2);
-    StorePath::from_base_name(&format!("{hash}-nix-unroot-verify-{name}"))
+    StorePath::from_base_name(&format!("{hash}-{NAME}{name}"))
         .ok_or_else(|| CheckError::Other(format!("{unique:?} makes no store path")))
 }
 

@@ -11,6 +11,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::leftovers::{Leftovers, still_alive, unique};
+use super::sweep::NAME;
 use super::{CheckError, Outcome, Target};
 use crate::daemon::Connection;
 use crate::types::StorePath;
@@ -42,7 +43,7 @@ fn plant_and_look(
     let mut planted = Vec::new();
     for ground in &target.planting_grounds {
         let unique = unique()?;
-        let name = format!("nix-unroot-verify-{unique}");
+        let name = format!("{NAME}{unique}");
         let Some(mut plant) = Plant::new(ground.join(format!(".{name}")), &target.state_dir) else {
             continue;
         };
@@ -110,7 +111,7 @@ fn survives(target: &Target, path: &StorePath) -> Result<Option<String>, CheckEr
 
 /// A directory that only root may enter, with a link to a store path in it.
 #[derive(Debug)]
-struct Plant {
+pub(super) struct Plant {
     directory: PathBuf,
     state_dir: PathBuf,
     removed: bool,
@@ -123,6 +124,11 @@ impl Plant {
         Some(Self { directory, state_dir: state_dir.to_owned(), removed: false })
     }
 
+    /// One that a check made which was killed.
+    pub(super) fn left_behind(directory: PathBuf, state_dir: &Path) -> Self {
+        Self { directory, state_dir: state_dir.to_owned(), removed: false }
+    }
+
     /// Makes the link and returns where it is.
     fn link_to(&mut self, path: &StorePath) -> Result<PathBuf, CheckError> {
         symlink(path.to_path(), self.link()).map_err(CheckError::io("cannot link in", &self.directory))?;
@@ -133,7 +139,7 @@ impl Plant {
         self.directory.join("root")
     }
 
-    fn remove(mut self) -> Result<(), CheckError> {
+    pub(super) fn remove(mut self) -> Result<(), CheckError> {
         self.remove_all()
     }
 
@@ -145,7 +151,7 @@ impl Plant {
         let ours =
             fs::remove_dir_all(&self.directory).map_err(CheckError::io("cannot remove", &self.directory));
         // The daemon removes its own link only when it can see that ours is gone, which it cannot below /root.
-        ours.and(forget(&self.state_dir, &link))
+        ours.and(forget(&self.state_dir, |target| target == link))
     }
 }
 
@@ -156,9 +162,9 @@ impl Drop for Plant {
     }
 }
 
-/// Removes the link below `gcroots/auto` that leads to `link`. The directory is the nix user's, so it is opened without
-/// following any link, and only the one name in it is touched that leads to ours.
-fn forget(state_dir: &Path, link: &Path) -> Result<(), CheckError> {
+/// Removes the links below `gcroots/auto` whose target `is_ours`. The directory is the nix user's, so it is opened without
+/// following any link, and only names in it are touched that lead to ours.
+pub(super) fn forget(state_dir: &Path, is_ours: impl Fn(&Path) -> bool) -> Result<(), CheckError> {
     let auto = state_dir.join("gcroots/auto");
     let how = OpenHow::new()
         .flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC)
@@ -170,7 +176,7 @@ fn forget(state_dir: &Path, link: &Path) -> Result<(), CheckError> {
     let mut listing = nix::dir::Dir::from_fd(listing).map_err(failed)?;
     for entry in listing.iter() {
         let name = entry.map_err(failed)?.file_name().to_owned();
-        if nix::fcntl::readlinkat(&directory, name.as_c_str()).is_ok_and(|target| target == link.as_os_str())
+        if nix::fcntl::readlinkat(&directory, name.as_c_str()).is_ok_and(|target| is_ours(Path::new(&target)))
         {
             let removed = unlinkat(&directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir);
             removed.map_err(CheckError::io("cannot remove a link from", &auto))?;
@@ -205,7 +211,7 @@ mod tests {
         fs::create_dir_all(dir.path().join("elsewhere/auto")).unwrap();
         symlink("/x/root", dir.path().join("elsewhere/auto/victim")).unwrap();
         symlink("elsewhere", dir.path().join("gcroots")).unwrap();
-        assert!(forget(dir.path(), Path::new("/x/root")).is_err());
+        assert!(forget(dir.path(), |_| true).is_err());
         assert!(dir.path().join("elsewhere/auto/victim").symlink_metadata().is_ok());
     }
 }

@@ -17,9 +17,11 @@ mod ownership;
 mod peer;
 mod process;
 mod run;
+mod sweep;
 mod target;
 mod trust;
 
 pub use handshake::{HANDSHAKE_COMMAND, handshake_child_main};
 pub use run::{CHECKS, Check, CheckError, CheckResult, Outcome, Report, run};
+pub use sweep::sweep;
 pub use target::Target;

@@ -1,9 +1,11 @@
 //! A machine under test: a tree of its own, a boot, and commands in it.
 
-use super::exec::{DEFAULT_TIMEOUT, Limited, Outcome, host};
+use super::exec::{DEFAULT_TIMEOUT, Limited, Outcome, host, poll};
+use super::lossy_disk::{HostFile, LossyDisk};
 use super::{cache, nspawn, qemu};
 use anyhow::{Context, Result};
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,6 +29,10 @@ pub struct Machine {
     name: String,
     dir: PathBuf,
     virtual_machine: bool,
+    /// Whether the tree is a mount of an image.
+    mounted: bool,
+    /// What the mounted file is served by; ends after the mount.
+    file: Option<HostFile>,
     running: Option<Box<dyn Running>>,
 }
 
@@ -34,15 +40,27 @@ impl Machine {
     /// A machine whose tree is a copy of `tree`. A full copy and not an overlay: re-owning a file of a lower layer
     /// copies it up, so inode numbers, hard links and speed would not be those of a real disk. It takes 1.5 s.
     pub fn copy_of(tree: &Path, name: &str) -> Result<Machine> {
+        let machine = Machine::new(name)?;
+        host("cp").args(["-a", "--reflink=auto"]).arg(tree).arg(machine.tree()).ok()?;
+        Ok(machine)
+    }
+
+    /// A machine on the file system in this image, which is mounted for it (its journal is replayed then).
+    pub fn on_image(image: &Path, name: &str) -> Result<Machine> {
+        let mut machine = Machine::new(name)?;
+        fs::create_dir(machine.tree())?;
+        machine.mount(image)?;
+        Ok(machine)
+    }
+
+    fn new(name: &str) -> Result<Machine> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         // A host name has at most 64 characters.
         let name: String = format!("nu{}-{number}-{name}", std::process::id()).chars().take(60).collect();
         let dir = run_dir()?.join(&name);
         fs::create_dir_all(&dir)?;
-        let machine = Machine { name, dir, virtual_machine: false, running: None };
-        host("cp").args(["-a", "--reflink=auto"]).arg(tree).arg(machine.tree()).ok()?;
-        Ok(machine)
+        Ok(Machine { name, dir, virtual_machine: false, mounted: false, file: None, running: None })
     }
 
     /// Where the machine's root directory is on the host.
@@ -64,6 +82,45 @@ impl Machine {
             Box::new(nspawn::boot(&self.tree(), &self.name)?)
         });
         Ok(())
+    }
+
+    /// Boots from a disk that remembers every write, so that power cuts can be made of it.
+    pub fn boot_lossy(&mut self) -> Result<LossyDisk> {
+        let (socket, file) = (self.dir.join("nbd"), self.dir.join("disk"));
+        let disk = LossyDisk::serve(&qemu::disk(&self.tree())?, &socket)?;
+        if self.virtual_machine {
+            self.running = Some(Box::new(qemu::boot_lossy(&self.tree(), &socket)?));
+            return Ok(disk);
+        }
+        cache::remove(&self.tree())?;
+        fs::create_dir(self.tree())?;
+        self.file = Some(HostFile::new(&socket, &file)?);
+        self.mount(&file)?;
+        self.boot()?;
+        Ok(disk)
+    }
+
+    /// Whether the kernel believes that the mounted disk has a cache that needs flushing: `write back`.
+    pub fn write_cache(&self) -> Result<String> {
+        if self.virtual_machine {
+            return self.root("cat /sys/block/vda/queue/write_cache");
+        }
+        let device = host("findmnt").args(["-no", "SOURCE"]).arg(self.tree()).ok()?;
+        let name = device.trim_start_matches("/dev/");
+        Ok(fs::read_to_string(format!("/sys/block/{name}/queue/write_cache"))?.trim().to_owned())
+    }
+
+    fn mount(&mut self, image: &Path) -> Result<()> {
+        host("mount").args(["-t", "ext4", "-o", "loop"]).arg(image).arg(self.tree()).ok()?;
+        self.mounted = true;
+        Ok(())
+    }
+
+    /// Ends it at once, as a power cut does.
+    pub fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.kill();
+        }
     }
 
     /// Powers off; everything is on the disk then.
@@ -158,9 +215,15 @@ impl Drop for Machine {
             eprintln!("kept {}{hint}", self.dir.display());
             return;
         }
-        if let Some(mut running) = self.running.take() {
-            running.kill();
+        self.kill();
+        if self.mounted
+            && let Err(error) = unmount(&self.tree())
+        {
+            // Never remove what may be somebody's mount.
+            eprintln!("{error:#}");
+            return;
         }
+        self.file = None;
         if let Err(error) = discard(&self.dir) {
             eprintln!("{error:#}");
         }
@@ -204,11 +267,28 @@ fn sweep(machines: &Path) -> Result<()> {
         }
         for machine in fs::read_dir(run.path())?.flatten().filter(|entry| entry.path().is_dir()) {
             nspawn::kill_leftover(&machine.path().join("tree"));
+            for mounted in ["tree", "disk"].map(|name| machine.path().join(name)) {
+                if is_mount(&mounted) {
+                    unmount(&mounted)?;
+                }
+            }
             discard(&machine.path())?;
         }
         cache::remove(&run.path())?;
     }
     Ok(())
+}
+
+fn is_mount(tree: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.dev());
+    tree.parent().is_some_and(|parent| device(tree).is_some() && device(tree) != device(parent))
+}
+
+fn unmount(tree: &Path) -> Result<()> {
+    // A dying container may hold it for a moment. What a killed test left may be held by a disk that nobody serves.
+    let unmounted = poll(Duration::from_secs(20), || host("umount").arg(tree).ok().ok())
+        .or_else(|| host("umount").arg("-l").arg(tree).ok().ok());
+    unmounted.map(drop).with_context(|| format!("cannot unmount {}", tree.display()))
 }
 
 /// Removes a machine's directory. Mounts inside it ended with the container's mount namespace.

@@ -41,20 +41,35 @@ pub struct Qemu {
 /// Boots `tree` as a virtual machine. The first time the tree becomes a disk image beside it, and from then on only
 /// the image counts.
 pub fn boot(tree: &Path) -> Result<Qemu> {
-    need_host_programs(&[
-        ("qemu-system-x86_64", "qemu-system-x86"),
-        ("mke2fs", "e2fsprogs"),
-        ("xz", "xz-utils"),
-        ("base64", "coreutils"),
-    ])?;
-    let kernel = kernel()?;
+    let disk = disk(tree)?;
+    boot_from(tree, &format!("file={},format=raw,if=virtio,cache=unsafe", disk.display()))
+}
+
+/// Boots from a disk that a [`LossyDisk`](super::lossy_disk::LossyDisk) serves at `socket`.
+pub fn boot_lossy(tree: &Path, socket: &Path) -> Result<Qemu> {
+    boot_from(tree, &format!("file=nbd:unix:{},format=raw,if=virtio,cache=writeback", socket.display()))
+}
+
+/// The disk image of `tree`, made now when there is none.
+pub fn disk(tree: &Path) -> Result<PathBuf> {
+    need_host_programs(&[("mke2fs", "e2fsprogs")])?;
     let disk = tree.with_file_name("disk.ext4");
     if !disk.exists() {
         make_disk(tree, &disk)?;
     }
+    Ok(disk)
+}
+
+fn boot_from(tree: &Path, drive: &str) -> Result<Qemu> {
+    need_host_programs(&[
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("xz", "xz-utils"),
+        ("base64", "coreutils"),
+    ])?;
+    let kernel = kernel()?;
     let console = tree.with_file_name("console.log");
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let mut machine = Qemu { child: start(&kernel, &disk, &console, port)?, port };
+    let mut machine = Qemu { child: start(&kernel, drive, &console, port)?, port };
     let up = exec::poll(BOOT_TIMEOUT, || match machine.child.try_wait() {
         Ok(None) => machine.is_up().then_some(true),
         _ => Some(false),
@@ -102,7 +117,7 @@ impl Running for Qemu {
     }
 }
 
-fn start(kernel: &Path, disk: &Path, console: &Path, port: u16) -> Result<Child> {
+fn start(kernel: &Path, drive: &str, console: &Path, port: u16) -> Result<Child> {
     Command::new("qemu-system-x86_64")
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1536"])
         .args(["-nodefaults", "-no-reboot", "-display", "none"])
@@ -111,8 +126,7 @@ fn start(kernel: &Path, disk: &Path, console: &Path, port: u16) -> Result<Child>
         .arg("-initrd")
         .arg(kernel.join("initrd"))
         .args(["-append", "console=ttyS0 net.ifnames=0 quiet systemd.show_status=0"])
-        .arg("-drive")
-        .arg(format!("file={},format=raw,if=virtio,cache=unsafe", disk.display()))
+        .args(["-drive", drive])
         .arg("-netdev")
         .arg(format!("user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:5000"))
         .args(["-device", "virtio-net-pci,netdev=n,romfile="])

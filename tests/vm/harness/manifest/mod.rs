@@ -43,6 +43,14 @@ impl Manifest {
         Ok(Manifest { entries: files::walk(&machine.tree(), "/nix")? })
     }
 
+    /// Leaves out a property of one thing, which two machines need not share.
+    pub fn without(mut self, name: &str, property: &str) -> Manifest {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.remove(property);
+        }
+        self
+    }
+
     /// What differs, one readable line a difference. Empty when the two are equal.
     pub fn differences(&self, after: &Manifest) -> Vec<String> {
         let names: BTreeSet<_> = self.entries.keys().chain(after.entries.keys()).collect();

@@ -20,9 +20,9 @@ on_both_layouts!(
 );
 
 /// What a shell says of a process that SIGKILL ended.
-const KILLED: i32 = 128 + 9;
+pub const KILLED: i32 = 128 + 9;
 
-/// Runs `nix-unroot` so that it kills itself at a checkpoint (see `src/engine/checkpoint.rs`).
+/// Runs `nix-unroot` so that it kills itself at a checkpoint (see `src/system/checkpoint.rs`).
 pub fn killed_at(machine: &Machine, checkpoint: &str, arguments: &str) -> Result<()> {
     let program = format!("{}/nix-unroot", product::DIR);
     machine.try_root(&format!("NIX_UNROOT_CHECKPOINT={checkpoint} {program} {arguments}"))?.exits(KILLED)?;
@@ -33,6 +33,11 @@ pub fn killed_at(machine: &Machine, checkpoint: &str, arguments: &str) -> Result
 pub fn manifest(machine: &Machine) -> Result<Manifest> {
     nixcmd::trust(machine, "alice")?;
     Manifest::take(machine)
+}
+
+/// The manifest of a migrated machine, but for what the scanner remembers: that holds times.
+pub fn migrated_manifest(machine: &Machine) -> Result<Manifest> {
+    Ok(manifest(machine)?.without("/var/lib/nix-root-scan/remembered", "sha256"))
 }
 
 fn a_killed_migration_is_rolled_back_exactly(layout: Layout) -> Result<()> {

@@ -1,8 +1,8 @@
 //! What `nix-unroot` does to a machine.
 
 mod attacks;
-mod benchmark;
 mod audit;
+mod benchmark;
 mod builds;
 mod churn;
 mod collect;
@@ -13,18 +13,15 @@ mod hardening;
 mod hostile;
 mod install;
 mod interrupted;
-mod kill_matrix;
-mod kill_matrix;
-mod migrate;
-mod kill_matrix;
-mod interrupted;
+mod journal;
 mod kill_matrix;
 mod migrate;
 mod moved_on;
 mod namespace;
 mod neighbours;
-mod own_account;
 mod old_nix;
+mod own_account;
+mod power_cut;
 mod preflight;
 mod reboot;
 mod remote_builder;

@@ -169,7 +169,7 @@ fn conflicts_are_named_before_anything_is_undone(layout: Layout) -> Result<()> {
     let more = [
         "/srv/home",
         "/usr/local/libexec/nix-unroot",
-        "unit: nix-daemon@.service",
+        "unit: nix-daemon-gate.service",
         "unit: nix-root-scan.service",
         "unit: nix-root-scan.socket",
     ];

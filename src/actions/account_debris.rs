@@ -1,0 +1,108 @@
+//! What an account tool leaves beside the account files when it is killed.
+//!
+//! shadow's tools write `passwd+` and rename it, and hold `passwd.lock`, a link to `passwd.PID` (`lib/commonio.c`). A later
+//! tool takes a dead one's lock over, but the other files stay for ever.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use super::Host;
+use super::edit::AccountLock;
+
+const FILES: [&str; 6] = ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"];
+
+/// Removes from `/etc` what tools left that died since this run began. What is older is somebody else's.
+///
+/// # Errors
+/// When an account tool is at work for too long, or something cannot be removed.
+pub fn sweep(host: &Host<'_>) -> Result<()> {
+    sweep_in(Path::new("/etc"), host)
+}
+
+fn sweep_in(directory: &Path, host: &Host<'_>) -> Result<()> {
+    // A file system that does not keep the time of birth leaves us without a beginning.
+    let Ok(began) = fs::metadata(&host.backups).and_then(|made| made.created()) else { return Ok(()) };
+    let mut debris = Vec::new();
+    for entry in fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))? {
+        let entry = entry.with_context(|| format!("cannot read {}", directory.display()))?;
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(is_debris);
+        let fits =
+            |it: fs::Metadata| it.is_file() && it.uid() == 0 && it.modified().is_ok_and(|at| at >= began);
+        if ours && entry.metadata().is_ok_and(fits) {
+            debris.push(entry.path());
+        }
+    }
+    if debris.is_empty() {
+        return Ok(());
+    }
+    // With the lock, no tool is between two of its files.
+    let _lock = AccountLock::take()?;
+    for path in debris.iter().filter(|path| !is_held(path)) {
+        fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// `passwd+`, `passwd.lock`, `passwd.1234`.
+fn is_debris(name: &str) -> bool {
+    let rest = FILES.iter().find_map(|file| name.strip_prefix(file));
+    rest.is_some_and(|rest| match rest.strip_prefix('.') {
+        Some("lock") => true,
+        Some(digits) => !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()),
+        None => rest == "+",
+    })
+}
+
+/// Whether the process whose number is in the file lives.
+fn is_held(path: &Path) -> bool {
+    let text = fs::read(path).unwrap_or_default();
+    let pid =
+        std::str::from_utf8(&text).ok().and_then(|text| text.trim_end_matches('\0').trim().parse().ok());
+    pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_host::host;
+    use super::*;
+
+    #[test]
+    fn only_files_of_account_tools_are_debris() {
+        for name in ["passwd+", "passwd.lock", "gshadow.1234"] {
+            assert!(is_debris(name), "{name}");
+        }
+        for name in ["passwd", "passwd-", "passwd.", "passwd.bak", "passwd.12a", "other.12", "passwd+x"] {
+            assert!(!is_debris(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_older_than_the_run_or_of_a_living_tool_stays() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let etc = dir.path().join("etc");
+        fs::create_dir(&etc).unwrap();
+        fs::write(etc.join("passwd.7"), "4194305\0").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let host = host(dir.path());
+        fs::create_dir(&host.backups).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        // No process has a number above PID_MAX_LIMIT, 2^22.
+        fs::write(etc.join("passwd.lock"), "4194305\0").unwrap();
+        fs::write(etc.join("group.8"), "1\0").unwrap();
+        fs::write(etc.join("shadow"), "kept").unwrap();
+        sweep_in(&etc, &host).unwrap();
+        let mut left: Vec<_> = fs::read_dir(&etc).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["group.8", "passwd.7", "shadow"]);
+    }
+}

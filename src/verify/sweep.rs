@@ -1,0 +1,52 @@
+//! What a check that was killed left behind, and its end.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use super::gc_roots::{self, Plant};
+use super::leftovers::Leftovers;
+use super::{CheckError, Target};
+use crate::types::STORE_DIR;
+use crate::types::StorePath;
+
+/// What everything is called that a check makes, before the part that nobody can guess.
+pub(super) const NAME: &str = "nix-unroot-verify-";
+
+/// Removes what checks of this program made and could not remove any more: planted roots, their links below
+/// `gcroots/auto`, and store paths, which the daemon deletes. Nothing happens when nothing is left.
+///
+/// # Errors
+/// When something of it cannot be removed.
+pub fn sweep(target: &Target) -> Result<(), CheckError> {
+    for ground in &target.planting_grounds {
+        // A ground that cannot be read is none in which a root could be planted.
+        for entry in fs::read_dir(ground).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let ours = name.to_str().is_some_and(|name| name.starts_with(&format!(".{NAME}")));
+            // Anybody may write to some grounds; what we made is root's and open to nobody else.
+            let made =
+                entry.metadata().is_ok_and(|it| it.is_dir() && it.uid() == 0 && it.mode() & 0o777 == 0o700);
+            if ours && made {
+                Plant::left_behind(entry.path(), &target.state_dir).remove()?;
+            }
+        }
+    }
+    let planted = |link: &std::path::Path| {
+        let directory = link.parent().and_then(|directory| directory.file_name()?.to_str());
+        directory.is_some_and(|name| name.starts_with(&format!(".{NAME}"))) && !link.exists()
+    };
+    gc_roots::forget(&target.state_dir, planted)?;
+    let store = std::path::Path::new(STORE_DIR);
+    let entries = fs::read_dir(store).map_err(CheckError::io("cannot read", store))?;
+    let left: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| StorePath::from_base_name(entry.file_name().to_str()?))
+        .filter(|path| path.base_name()[33..].starts_with(NAME))
+        .collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let mut leftovers = Leftovers::new(&target.socket)?;
+    left.into_iter().for_each(|path| leftovers.push(path));
+    leftovers.remove()
+}

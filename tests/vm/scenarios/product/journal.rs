@@ -1,0 +1,99 @@
+//! A journal without room, damaged, or of another version.
+
+use super::interrupted::{killed_at, manifest};
+use super::ready;
+use crate::harness::layout::Layout;
+use crate::harness::machine::Machine;
+use crate::harness::product;
+use anyhow::{Result, ensure};
+
+const STATE: &str = "/var/lib/nix-unroot";
+
+/// Takes all room that is left on the file system of the state directory.
+fn fill(machine: &Machine) -> Result<()> {
+    machine.root(&format!("dd if=/dev/zero of={STATE}/filler bs=64k 2>/dev/null || true; sync"))?;
+    let free = machine.root(&format!("stat -f -c %a {STATE}"))?;
+    ensure!(free == "0", "{free} blocks are free still");
+    Ok(())
+}
+
+/// The disk fills up in the middle of a run: what happens is recorded all the same, and everything comes back.
+#[test]
+fn a_run_whose_disk_fills_up_is_recorded_and_undone() -> Result<()> {
+    let (machine, _) = ready(Layout::Debian, "journal-full")?;
+    let before = manifest(&machine)?;
+    machine.root(&format!("mkdir -p {STATE}; mount -t tmpfs -o size=100m none {STATE}"))?;
+    for (instant, command) in [
+        ("do:stop-root-daemon:recorded", "resume"),
+        ("do:write-daemon-socket:recorded", "rollback"),
+        ("undo:write-daemon-socket:recorded", "resume"),
+    ] {
+        if instant.starts_with("undo") {
+            product::ok(&machine, "migrate --yes")?;
+            killed_at(&machine, instant, "rollback --yes")?;
+        } else {
+            killed_at(&machine, instant, "migrate --yes")?;
+        }
+        fill(&machine)?;
+        product::ok(&machine, &format!("{command} --yes"))?;
+        if instant.starts_with("do") && command == "resume" {
+            let history = product::ok(&machine, "history")?;
+            ensure!(history.contains(", applied;"), "{instant}: {history}");
+            // What recording gave back of the reserve, somebody took: going back needs room of its own.
+            fill(&machine)?;
+            product::ok(&machine, "rollback --yes")?;
+        }
+        let history = product::ok(&machine, "history")?;
+        ensure!(history.lines().last().unwrap_or_default().contains(", undone;"), "{instant}: {history}");
+        machine.root(&format!("rm {STATE}/filler"))?;
+        before.assert_same(&manifest(&machine)?, &format!("after a full disk at {instant} and {command}"))?;
+    }
+    Ok(())
+}
+
+/// Whichever part of it is damaged, the journal says so, and its copy leads back.
+#[test]
+fn a_damaged_journal_is_told_and_its_copy_leads_back() -> Result<()> {
+    let (machine, _) = ready(Layout::Official, "journal-damaged")?;
+    let before = manifest(&machine)?;
+    for damage in [
+        // The log alone would do: what it holds need not be in the database yet.
+        "for file in journal.sqlite journal.sqlite-wal; do head -c 4000 /dev/urandom | dd of=$file conv=notrunc 2>/dev/null; done",
+        "rm journal.sqlite*",
+        "truncate -s 40000 journal.sqlite-wal",
+    ] {
+        killed_at(&machine, "do:enable-scan-socket:applied", "migrate --yes")?;
+        machine.root(&format!("cd {STATE}; {damage}"))?;
+        for command in ["resume", "rollback"] {
+            let outcome = product::run(&machine, &format!("{command} --yes"))?;
+            ensure!(
+                outcome.status != 0 && outcome.stderr.contains("rollback --from-copy"),
+                "{damage}: {outcome}"
+            );
+        }
+        product::ok(&machine, "rollback --from-copy --yes")?;
+        before.assert_same(&manifest(&machine)?, &format!("after {damage} and a rollback from the copy"))?;
+    }
+    Ok(())
+}
+
+/// A newer program's journal is not guessed at, by any command.
+#[test]
+fn a_journal_of_a_newer_version_is_refused() -> Result<()> {
+    let (machine, _) = ready(Layout::Debian, "journal-newer")?;
+    killed_at(&machine, "do:create-nix-user:applied", "migrate --yes")?;
+    // Bytes 60 to 63 of an SQLite file are the user version (https://www.sqlite.org/fileformat.html, section 1.3); the log
+    // has been folded in once no connection is open.
+    let journal = format!("{STATE}/journal.sqlite");
+    machine.try_root(&format!("{}/nix-unroot migrate --yes", product::DIR))?;
+    machine.root(&format!(
+        "printf '\\0\\0\\0\\7' | dd of={journal} bs=1 seek=60 conv=notrunc 2>/dev/null; rm -f {journal}-wal"
+    ))?;
+    let then = manifest(&machine)?;
+    for command in ["resume --yes", "rollback --yes", "history", "migrate --yes"] {
+        let outcome = product::run(&machine, command)?;
+        let said = outcome.stdout.clone() + &outcome.stderr;
+        ensure!(outcome.status != 0 && said.contains("version 7"), "{command}: {outcome}");
+    }
+    then.assert_same(&manifest(&machine)?, "after commands that met a newer journal")
+}
