@@ -25,6 +25,15 @@ pub fn sweep(host: &Host<'_>) -> Result<()> {
     sweep_in(Path::new("/etc"), host)
 }
 
+/// Whether `name` has a line in `/etc/FILE`, but none in the shadow file that goes with it: a tool died in between.
+pub fn is_half_made(file: &str, shadow: &str, name: &str) -> bool {
+    let has = |file: &str| {
+        let text = fs::read_to_string(Path::new("/etc").join(file)).ok()?;
+        Some(text.lines().any(|line| line.split(':').next() == Some(name)))
+    };
+    has(file) == Some(true) && has(shadow) == Some(false)
+}
+
 fn sweep_in(directory: &Path, host: &Host<'_>) -> Result<()> {
     // A file system that does not keep the time of birth leaves us without a beginning.
     let Ok(began) = fs::metadata(&host.backups).and_then(|made| made.created()) else { return Ok(()) };
@@ -50,11 +59,14 @@ fn sweep_in(directory: &Path, host: &Host<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `passwd+`, `passwd.lock`, `passwd.1234`.
+/// `passwd+` (`passwd.cioXXXXXX` since shadow 4.17), `passwd.lock`, `passwd.1234`.
 fn is_debris(name: &str) -> bool {
     let rest = FILES.iter().find_map(|file| name.strip_prefix(file));
     rest.is_some_and(|rest| match rest.strip_prefix('.') {
         Some("lock") => true,
+        Some(new) if new.starts_with("cio") => {
+            new.len() == 9 && new.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        }
         Some(digits) => !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()),
         None => rest == "+",
     })
@@ -75,10 +87,19 @@ mod tests {
 
     #[test]
     fn only_files_of_account_tools_are_debris() {
-        for name in ["passwd+", "passwd.lock", "gshadow.1234"] {
+        for name in ["passwd+", "passwd.lock", "gshadow.1234", "shadow.cioUaztNz"] {
             assert!(is_debris(name), "{name}");
         }
-        for name in ["passwd", "passwd-", "passwd.", "passwd.bak", "passwd.12a", "other.12", "passwd+x"] {
+        for name in [
+            "passwd",
+            "passwd-",
+            "passwd.",
+            "passwd.bak",
+            "passwd.12a",
+            "passwd.ciox",
+            "other.12",
+            "passwd+x",
+        ] {
             assert!(!is_debris(name), "{name}");
         }
     }

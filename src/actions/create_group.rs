@@ -66,8 +66,11 @@ impl Act for CreateGroup {
     }
 
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
-        // A tool that was killed before may have left something.
+        // A tool that was killed before may have left something, also half a group.
         account_debris::sweep(host)?;
+        if account_debris::is_half_made("group", "gshadow", &self.name) {
+            self.undo(host, &())?;
+        }
         // A run that was killed after groupadd finds it done.
         if self.is_done(host)? {
             return Ok(());

@@ -65,9 +65,12 @@ impl Act for CreateUser {
         SUBID_FILES.iter().map(|path| FileState::capture(Path::new(path), host)).collect()
     }
 
-    fn apply(&self, host: &Host<'_>, _: &Self::Before) -> Result<()> {
-        // A tool that was killed before may have left something.
+    fn apply(&self, host: &Host<'_>, before: &Self::Before) -> Result<()> {
+        // A tool that was killed before may have left something, also half a user.
         account_debris::sweep(host)?;
+        if account_debris::is_half_made("passwd", "shadow", &self.name) {
+            self.undo(host, before)?;
+        }
         if self.is_done(host)? {
             return self.remember_uid(host);
         }

@@ -92,10 +92,15 @@ impl Machine {
             self.running = Some(Box::new(qemu::boot_lossy(&self.tree(), &socket)?));
             return Ok(disk);
         }
-        cache::remove(&self.tree())?;
+        // mke2fs makes a file of its own of each name of a symlink that has several, and Nix's store has such.
+        let original = self.dir.join("original");
+        fs::rename(self.tree(), &original)?;
         fs::create_dir(self.tree())?;
+        let empty = "find \"$1\" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +; cp -a \"$2/.\" \"$1\"; sync -f \"$1\"";
         self.file = Some(HostFile::new(&socket, &file)?);
         self.mount(&file)?;
+        host("sh").args(["-ec", empty, "sh"]).arg(self.tree()).arg(&original).ok()?;
+        cache::remove(&original)?;
         self.boot()?;
         Ok(disk)
     }

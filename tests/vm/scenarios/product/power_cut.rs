@@ -122,7 +122,7 @@ fn cases(recording: &Recording, count: usize, random: &mut Random) -> Vec<Case> 
     let case = |number: usize| {
         let (during, range) =
             if number % 3 == 1 { ("rollback", &recording.back) } else { ("migration", &recording.there) };
-        let at = if number % 2 == 0 {
+        let at = if number.is_multiple_of(2) {
             range.start + random.below(range.len())
         } else {
             let part = random.below(1_000_000) as f64 / 1e6;
