@@ -92,7 +92,7 @@ fn damage_is_found_and_the_copy_gives_everything_back() {
     let folded = fs::read(state.join(names[0])).unwrap();
     let mut found = [0, 0];
     for (which, whole) in [&log, &folded].into_iter().enumerate() {
-        for at in (0..whole.len()).step_by(whole.len() / 40) {
+        for at in (0..whole.len()).step_by(whole.len() / 150) {
             let machine = tempfile::tempdir().unwrap();
             let path = machine.path().join(names[0]);
             let mut damaged = whole.clone();

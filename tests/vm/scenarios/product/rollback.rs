@@ -34,13 +34,13 @@ fn rollback_leaves_the_same_machine(layout: Layout) -> Result<()> {
 fn rollback_keeps_what_was_built_since(layout: Layout) -> Result<()> {
     let (machine, _) = ready(layout, "rollback-new")?;
     migrate(&machine)?;
-    let nix = machine.root("id -u nix")?;
+    let (uid, gid) = (machine.root("id -u nix")?, machine.root("id -g nix")?);
     let rooted = machine.user("bob", &format!("{} -o ~/since", nixcmd::nix_build("bob-since", "")))?;
     product::ok(&machine, "rollback --yes")?;
     let owner = machine.root(&format!("stat -c %U:%G {rooted}"))?;
     ensure!(owner == "root:root", "what was built since belongs to {owner}");
     let left =
-        machine.root(&format!("find / -xdev \\( -uid {nix} -o -gid {nix} -o -uid +99999 \\) | head"))?;
+        machine.root(&format!("find / -xdev \\( -uid {uid} -o -gid {gid} -o -uid +99999 \\) | head"))?;
     ensure!(left.is_empty(), "left behind with the ids of the migration:\n{left}");
     nixcmd::collect_garbage(&machine)?;
     ensure!(nixcmd::valid_paths(&machine)?.contains(&rooted), "what was built since was collected");
