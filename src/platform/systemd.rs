@@ -48,8 +48,10 @@ pub fn stop(units: &[UnitName]) -> Result<()> {
     let known = known(units)?;
     if !known.is_empty() {
         command::run("systemctl", &with_verb("stop", &known))?;
-        // One that did not fail has nothing to forget.
-        let _ = command::output("systemctl", &with_verb("reset-failed", &known));
+    }
+    // Also of those without a file: a timer fails when the unit that it starts vanishes. One that did not fail has nothing to forget.
+    if !units.is_empty() {
+        let _ = command::output("systemctl", &with_verb("reset-failed", &units.iter().collect::<Vec<_>>()));
     }
     Ok(())
 }
