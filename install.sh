@@ -106,7 +106,7 @@ needs_root() {
     done
     for word in "$@"; do
         case $word in
-            install | migrate | uninstall | rollback | resume | verify | audit | doctor) return 0 ;;
+            install | migrate | uninstall | rollback | resume | verify | audit) return 0 ;;
         esac
     done
     return 1
