@@ -1,6 +1,7 @@
 //! Facts of a sound Debian machine, for tests that change one thing and look what follows.
 
 use super::*;
+use crate::types::{NixVersion, SubidEntry, UnitName};
 
 /// Debian forky with `nix-bin` and `nix-setup-systemd` 2.34.8, used for a while, as `gather` sees it.
 pub fn debian_sample() -> Facts {
