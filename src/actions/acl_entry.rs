@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use nix::libc;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xattr::FileExt;
 
@@ -13,7 +14,7 @@ use super::{Act, Host, show};
 use crate::system::access_list::{ACCESS_LIST, ALL, AccessList};
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AclEntry {
     /// A directory, which is no link.
