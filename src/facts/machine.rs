@@ -282,7 +282,7 @@ impl Machine {
 }
 
 /// The parts of a path, the first one last.
-fn components(path: &Path) -> Vec<std::ffi::OsString> {
+pub fn components(path: &Path) -> Vec<std::ffi::OsString> {
     let part = |component| match component {
         Component::Normal(part) => Some(part.to_owned()),
         Component::ParentDir => Some("..".into()),
