@@ -18,8 +18,8 @@ use super::added_paths::{Owner, remove_tree};
 use super::fetch_archive::BYTES;
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::archive::{Contents, UNPACK_COMMAND};
-use crate::system::command;
 use crate::system::files::{self, Ownership};
+use crate::system::{command, kernel};
 use crate::types::{NixVersion, StorePath};
 
 /// Inside the store; not the name of a store path.
@@ -138,7 +138,7 @@ impl UnpackArchive {
 
     fn sync(&self) -> Result<()> {
         let store = File::open(&self.store).with_context(|| format!("cannot open {}", show(&self.store)))?;
-        nix::unistd::syncfs(store).with_context(|| format!("cannot sync {}", show(&self.store)))
+        kernel::sync_file_system(store).with_context(|| format!("cannot sync {}", show(&self.store)))
     }
 
     /// Removes what an attempt left. Names that are no store paths never come here.

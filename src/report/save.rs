@@ -5,8 +5,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+
+use crate::system::kernel;
 
 /// Writes the text so that `path` holds what it held, or all of it. No link is followed, wherever it lies on the way: it could be
 /// somebody else's, and lead where the caller alone may write. What is no file is not replaced.
@@ -20,9 +22,9 @@ pub fn save(path: &Path, text: &str) -> Result<()> {
         bail!("{} is not the name of a file", path.display());
     };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = match rustix::fs::openat2(CWD, parent, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-        Err(Errno::LOOP) => bail!(
+    let whole = std::path::absolute(parent).context("there is no current directory")?;
+    let directory = match kernel::open_dir(&whole) {
+        Err(nix::errno::Errno::ELOOP) => bail!(
             "cannot write {}: there is a symbolic link on the way, and links are not followed: name the place itself (realpath {})",
             path.display(),
             parent.display()
