@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::create_directory::octal;
@@ -12,7 +13,7 @@ use super::{Act, Host, gid_of, show, uid_of};
 use crate::system::files::{Ownership, open_directory};
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetOwner {
     /// A directory, which is no link.

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::added_paths::{Owner, remove_tree};
@@ -27,7 +28,7 @@ const STAGING: &str = ".nix-unroot-unpacking";
 const REPORT_LIMIT: u64 = 64 << 20;
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnpackArchive {
     /// The archive, a file of root's that was compared with its digest.

@@ -25,7 +25,7 @@ mod packages;
 mod processes;
 mod reader;
 mod root_jobs;
-#[cfg(test)]
+#[cfg(any(test, feature = "checkpoints"))]
 pub mod sample;
 mod shell;
 mod store;

@@ -221,6 +221,16 @@ fn limit() -> Duration {
     seconds.map_or(LIMIT, Duration::from_secs)
 }
 
+/// A command as one would paste it into a shell.
+pub fn shell_words(words: &[String]) -> String {
+    let quoted = |word: &String| {
+        let plain = !word.is_empty()
+            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte));
+        if plain { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,5 +268,11 @@ mod tests {
         let output =
             output_within(Duration::from_secs(60), "sh", &["-c", "echo said; sleep 20 & exit 3"]).unwrap();
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), &b"said\n"[..]));
+    }
+
+    #[test]
+    fn a_remedy_can_be_pasted() {
+        let words = ["chgrp", "nix", "/etc/it's here", ""].map(str::to_owned);
+        assert_eq!(shell_words(&words), r"chgrp nix '/etc/it'\''s here' ''");
     }
 }

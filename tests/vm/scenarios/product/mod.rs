@@ -25,6 +25,7 @@ mod power_cut;
 mod preflight;
 mod reboot;
 mod remote_builder;
+mod reports;
 mod rollback;
 mod scan_speed;
 mod scanner;
