@@ -9,6 +9,7 @@ use super::args::{InspectArgs, PlanFormat};
 use super::exit::Exit;
 use super::install;
 use super::machine::{LockCheck, Survey};
+use super::migrate::Preview;
 use crate::facts::{Facts, Flavour};
 use crate::findings::Finding;
 use crate::report::{self, Document};
@@ -54,12 +55,14 @@ pub fn plan(session: &Session, format: PlanFormat) -> Result<Exit> {
     }
     if survey.is_migrated() {
         session.output.message("this machine is migrated already: there is nothing to plan");
+        session.output.document(&Preview::of(&survey, None))?;
         return Ok(Exit::Done);
     }
     if survey.is_blocked() {
         session
             .output
             .message("blocked: there is no plan until the blockers are gone; nix-unroot inspect shows them");
+        session.output.document(&Preview::of(&survey, None))?;
         return Ok(Exit::Blocked);
     }
     let plan = survey.plan(&options)?;

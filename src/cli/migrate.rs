@@ -34,7 +34,7 @@ impl Document for Preview<'_> {
 }
 
 impl<'a> Preview<'a> {
-    fn of(survey: &'a Survey, plan: Option<&'a Plan>) -> Self {
+    pub(super) fn of(survey: &'a Survey, plan: Option<&'a Plan>) -> Self {
         let migrated = survey.is_migrated();
         Self { migrated, blocked: !migrated && survey.is_blocked(), findings: &survey.findings, plan }
     }

@@ -2,6 +2,7 @@
 
 mod about;
 mod document;
+mod drawing;
 mod machine;
 mod overview;
 mod page;

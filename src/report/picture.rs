@@ -178,13 +178,7 @@ fn builds(facts: &Facts, user: &str) -> Actor {
         [(one, _)] => actor(BUILDS, "builds", one, NOTHING, Level::None),
         [(first, _), .., (last, _)] => {
             let account = format!("{first} to {last}");
-            actor(
-                BUILDS,
-                &format!("builds, at most {} at once", members.len()),
-                &account,
-                NOTHING,
-                Level::None,
-            )
+            actor(BUILDS, &format!("builds, up to {}", members.len()), &account, NOTHING, Level::None)
         }
     }
 }

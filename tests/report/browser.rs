@@ -156,8 +156,12 @@ impl Browser {
         decode(shot["data"].as_str().context("no picture")?)
     }
 
-    /// The page on paper, as a PDF.
+    /// The page on paper, as a PDF. Paper is white, also where the screen is dark.
     pub fn print(&mut self) -> Result<Vec<u8>> {
+        let dark = json!({ "name": "prefers-color-scheme", "value": "dark" });
+        self.devtools("Emulation.setEmulatedMedia", &json!({ "media": "print", "features": [dark] }))?;
+        let ground = self.run("return getComputedStyle(document.body).backgroundColor")?;
+        ensure!(ground == "rgb(255, 255, 255)", "the paper is {ground}");
         let printed = self.devtools("Page.printToPDF", &json!({ "printBackground": true }))?;
         decode(printed["data"].as_str().context("no paper")?)
     }

@@ -7,7 +7,7 @@ mod browser;
 mod samples;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use browser::{Browser, Screen};
@@ -69,7 +69,7 @@ fn faults_are_seen() -> Result<()> {
     Ok(())
 }
 
-fn look(browser: &mut Browser, path: &PathBuf, screen: Screen, dark: bool, headings: &[&str]) -> Result<()> {
+fn look(browser: &mut Browser, path: &Path, screen: Screen, dark: bool, headings: &[&str]) -> Result<()> {
     browser.screen(screen, dark)?;
     browser.open(path)?;
     let mut wrong = browser.complaints(path)?;
