@@ -13,8 +13,7 @@ use crate::decide::{Verdict, decide};
 use crate::namespace::names;
 use crate::{exec, peer::Peer, refuse};
 
-/// Panics when what must hold does not.
-pub type Target = fn(&[u8]);
+pub use helper_common::corpus::Target;
 
 /// One for each kind of input, by the name of its target and corpus.
 pub const TARGETS: [(&str, Target); 7] = [
@@ -179,22 +178,8 @@ fn field<'a>(line: &&'a [u8], index: usize) -> &'a [u8] {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
-    use super::*;
-
     #[test]
     fn the_corpus_holds() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        for (name, target) in TARGETS {
-            let mut count = 0;
-            for seed in fs::read_dir(corpus.join(name)).unwrap() {
-                target(&fs::read(seed.unwrap().path()).unwrap());
-                count += 1;
-            }
-            assert!(count > 2, "the corpus of {name} is missing");
-            let binary = corpus.with_file_name("targets").join(name).with_extension("rs");
-            assert!(binary.exists(), "{name} has no target");
-        }
+        helper_common::corpus::check(env!("CARGO_MANIFEST_DIR"), &super::TARGETS);
     }
 }
