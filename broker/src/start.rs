@@ -2,7 +2,6 @@
 
 use crate::args::Serve;
 use crate::policy::Build;
-use crate::work::Place;
 use crate::{Failure, Result, platform, while_doing};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -26,7 +25,7 @@ pub struct Builder {
 ///
 /// # Errors
 /// When there can be no further process.
-pub fn start(place: &Place, work: &Path, uid: u32, serve: &Serve, build: &Build) -> Result<Builder> {
+pub fn start(work: &Path, uid: u32, serve: &Serve, build: &Build) -> Result<Builder> {
     let (log, writing) = pipe()?;
     let null = File::open("/dev/null").map_err(while_doing("open /dev/null"))?;
     // SAFETY: this process has a single thread, so the child may do whatever the parent may.
@@ -34,11 +33,10 @@ pub fn start(place: &Place, work: &Path, uid: u32, serve: &Serve, build: &Build)
     match unsafe { nix::unistd::fork() }.map_err(while_doing("fork"))? {
         ForkResult::Parent { child } => Ok(Builder { process: child, log }),
         ForkResult::Child => {
-            let failed =
-                match stdio(&null, &writing).and_then(|()| become_builder(place, work, uid, serve, build)) {
-                    Ok(never) => match never {},
-                    Err(failure) => failure,
-                };
+            let failed = match stdio(&null, &writing).and_then(|()| become_builder(work, uid, serve, build)) {
+                Ok(never) => match never {},
+                Err(failure) => failure,
+            };
             crate::log::line(failed);
             std::process::exit(1)
         }
@@ -62,9 +60,9 @@ fn stdio(null: &File, log: &OwnedFd) -> Result<()> {
 }
 
 /// Everything between the fork and the program, in this order: the world, the limits, the ids, and nothing of root after that.
-fn become_builder(place: &Place, work: &Path, uid: u32, serve: &Serve, build: &Build) -> Result<Infallible> {
+fn become_builder(work: &Path, uid: u32, serve: &Serve, build: &Build) -> Result<Infallible> {
     setsid().map_err(while_doing("start a session"))?;
-    platform::enter(place.dir(), serve, build)?;
+    platform::enter(work, serve, build)?;
     let dir = platform::build_dir(work);
     chdir(&dir).map_err(while_doing(format!("change to {}", dir.display())))?;
     setrlimit(Resource::RLIMIT_CORE, 0, nix::libc::RLIM_INFINITY)

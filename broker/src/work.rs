@@ -35,7 +35,6 @@ pub struct Work {
 /// A build's part of it.
 #[derive(Debug)]
 pub struct Place {
-    dir: OwnedFd,
     dirs: Dirs,
     out: OwnedFd,
     trash: OwnedFd,
@@ -151,7 +150,7 @@ impl Work {
             write(&dirs.build, name, text, Some((uid, serve.gid)))?;
         }
         fchown(&dirs.build, Some(Uid::from_raw(uid)), Some(Gid::from_raw(serve.gid))).map_err(cannot())?;
-        Ok(Place { dir, dirs, out, trash })
+        Ok(Place { dirs, out, trash })
     }
 
     /// Takes the outputs that the build made, gives them to the daemon's account and puts them into the store. An output that is missing is for Nix to
@@ -182,14 +181,6 @@ impl Work {
                 .map_err(while_doing(format!("put output {} into the store", output.as_path().display())))?;
         }
         Ok(())
-    }
-}
-
-impl Place {
-    /// The directory of this build.
-    #[must_use]
-    pub fn dir(&self) -> &OwnedFd {
-        &self.dir
     }
 }
 

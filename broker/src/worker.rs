@@ -50,7 +50,7 @@ fn attempt(client: &UnixStream, broker: &OwnedFd, uid: u32, work: &Work, serve: 
     work.clear(uid)?;
     let place = work.prepare(uid, serve, &build)?;
     log::line(format_args!("build of uid {uid}: {}", build.outputs[0].as_path().display()));
-    let builder = start::start(&place, &here, uid, serve, &build)?;
+    let builder = start::start(&here, uid, serve, &build)?;
     let status = follow(client, broker, &builder)?;
     finish(client, builder, uid, work, &place, serve, &build, status)
 }

@@ -7,6 +7,7 @@ use std::path::{Component, Path};
 
 use crate::accounts::Names;
 use crate::args::Args;
+use crate::builds::Builds;
 use crate::conf::parse::{Line, Setting, parse};
 use crate::conf::{self, Access, tree};
 use crate::decide::{Verdict, decide};
@@ -74,9 +75,12 @@ pub fn args(text: &[u8]) {
     assert!(args.conf.iter().all(|file| file.is_absolute()));
     assert!(!args.home.as_os_str().as_bytes().iter().any(|byte| b":\n".contains(byte)));
     assert!(!args.build_group.is_empty() && !args.build_group.contains([':', '\n', ',']));
-    let subids = args.subids;
-    assert!(!subids.contains(0) && !subids.contains(u32::MAX), "{subids:?}");
-    assert!(subids.contains(subids.start) && subids.contains(subids.last()), "{subids:?}");
+    assert!(!args.builds.contains(0) && !args.builds.contains(u32::MAX), "{:?}", args.builds);
+    if let Builds::Namespace(subids) = &args.builds {
+        assert!(subids.0.contains(subids.0.start) && subids.0.contains(subids.last()), "{subids:?}");
+    }
+    // Whatever was taken, a setting is one line.
+    assert!(args.builds.settings().lines().all(|line| line.contains(" =")));
     assert!(args.limits.total > 0 && args.limits.per_user > 0);
     if let Some(listen) = args.listen {
         assert!(listen.path.is_absolute() && listen.mode <= 0o777);

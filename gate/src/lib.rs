@@ -9,20 +9,25 @@
 pub mod acceptor;
 pub mod accounts;
 pub mod args;
+pub mod builds;
+#[cfg(target_os = "linux")]
 pub mod caps;
 pub mod conf;
 pub mod connections;
 pub mod decide;
 pub mod exec;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), target_os = "linux"))]
 pub mod fuzz;
 pub mod group;
 pub mod leftovers;
 pub mod listen;
 pub mod log;
+#[cfg(target_os = "linux")]
 pub mod namespace;
+pub mod protect;
 pub mod refuse;
 pub mod serve;
+pub mod signals;
 
 pub(crate) use helper_common::while_doing;
 pub use helper_common::{Failure, Result, peer};

@@ -97,7 +97,7 @@ fn mount_point(store: &OwnedFd, made: &OwnedFd, input: &StoreName) -> Result<()>
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn enter(dir: &OwnedFd, serve: &Serve, build: &Build) -> Result<()> {
+pub fn enter(work: &Path, serve: &Serve, build: &Build) -> Result<()> {
     let cannot = |what: &str| while_doing::<nix::Error>(format!("{what} of a build"));
     let mut spaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     if !build.network {
@@ -107,8 +107,8 @@ pub fn enter(dir: &OwnedFd, serve: &Serve, build: &Build) -> Result<()> {
     let none: Option<&CStr> = None;
     mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(cannot("separate the mounts"))?;
-    let root = tree::open(dir, c"root").map_err(cannot("open the root directory"))?;
-    let root = of(&root);
+    // By name, for a directory that was opened before belongs to the mounts outside. On the way there only root can change anything.
+    let root = work.join("root");
     for device in DEVICES {
         let name = device.to_string_lossy();
         let here = openat(

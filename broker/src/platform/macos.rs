@@ -40,7 +40,7 @@ pub fn prepare(dir: &OwnedFd, store: &OwnedFd, _: &Serve, _: &Build) -> Result<D
 ///
 /// # Errors
 /// Never.
-pub fn enter(_: &OwnedFd, _: &Serve, _: &Build) -> Result<()> {
+pub fn enter(_: &Path, _: &Serve, _: &Build) -> Result<()> {
     Ok(())
 }
 
