@@ -8,6 +8,8 @@
 pub mod args;
 pub mod client;
 pub mod document;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod handover;
 pub mod log;
 pub mod platform;
