@@ -98,6 +98,26 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent(path)?)?.sync_all()
 }
 
+/// Puts on the disk all that was changed on the file systems of these directories. One that is not there is left out, and so is what has
+/// taken the name of one and is no directory.
+///
+/// # Errors
+/// The directory, and the system's reason.
+pub fn sync_file_systems(directories: &[impl AsRef<Path>]) -> Result<(), (PathBuf, io::Error)> {
+    let mut synced = Vec::new();
+    for path in directories.iter().map(AsRef::as_ref) {
+        let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
+        let Ok(directory) = OpenOptions::new().read(true).custom_flags(flags).open(path) else { continue };
+        let failed = |error: io::Error| (path.to_owned(), error);
+        let device = directory.metadata().map_err(failed)?.dev();
+        if !synced.contains(&device) {
+            rustix::fs::syncfs(&directory).map_err(|error| failed(error.into()))?;
+            synced.push(device);
+        }
+    }
+    Ok(())
+}
+
 /// `path` with every symbolic link in its directory followed, but not one in its last component.
 ///
 /// # Errors
