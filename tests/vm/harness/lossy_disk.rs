@@ -101,6 +101,28 @@ impl Log {
         self.requests.partition_point(|(time, _)| *time < instant).clamp(from, to)
     }
 
+    /// A number of requests between two of them, the more likely the more lies in the cache behind it.
+    pub fn at_load(&self, from: usize, to: usize, random: &mut Random) -> usize {
+        let mut cached = 0;
+        let loads: Vec<_> = self.requests[from..to]
+            .iter()
+            .map(|(_, request)| {
+                match request {
+                    Request::Write { length, .. } => cached += length,
+                    Request::Flush => cached = 0,
+                }
+                cached
+            })
+            .collect();
+        let mut left = random.below(loads.iter().sum::<usize>().max(1));
+        let behind = |load: &usize| {
+            let here = left < *load;
+            left = left.saturating_sub(*load);
+            here
+        };
+        from + 1 + loads.iter().position(behind).unwrap_or(loads.len() - 1)
+    }
+
     /// How many requests were to flush the cache.
     pub fn flushes(&self) -> usize {
         self.requests.iter().filter(|(_, request)| matches!(request, Request::Flush)).count()
