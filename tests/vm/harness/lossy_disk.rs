@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 /// What a disk writes whole or not at all.
 const SECTOR: u64 = 4096;
 
+/// Bytes in the cache that count as much: beyond that, a large file would get all the cuts.
+const MUCH: usize = 16 * SECTOR as usize;
+
 /// A request that changes what is on the medium.
 #[derive(Debug)]
 enum Request {
@@ -101,7 +104,7 @@ impl Log {
         self.requests.partition_point(|(time, _)| *time < instant).clamp(from, to)
     }
 
-    /// A number of requests between two of them, the more likely the more lies in the cache behind it.
+    /// A number of requests between two of them, the more likely the more lies in the cache behind it, up to [`MUCH`].
     pub fn at_load(&self, from: usize, to: usize, random: &mut Random) -> usize {
         let mut cached = 0;
         let loads: Vec<_> = self.requests[from..to]
@@ -111,7 +114,7 @@ impl Log {
                     Request::Write { length, .. } => cached += length,
                     Request::Flush => cached = 0,
                 }
-                cached
+                cached.min(MUCH)
             })
             .collect();
         let mut left = random.below(loads.iter().sum::<usize>().max(1));
