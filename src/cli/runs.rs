@@ -119,6 +119,7 @@ impl Runner {
             observer: &progress,
             cancelled: &cancelled,
             keep_partial: false,
+            work_places: paths::WORK_PLACES,
         };
         engine.conflicts(run)
     }
@@ -141,6 +142,7 @@ impl Runner {
             observer: &progress,
             cancelled: &cancelled,
             keep_partial,
+            work_places: paths::WORK_PLACES,
         };
         let ended = work(&mut engine);
         drop(progress);

@@ -46,6 +46,9 @@ pub struct Facts {
     pub mounts: Vec<Mount>,
     /// What the kernel says of user namespaces.
     pub user_namespaces: UserNamespaces,
+    /// `fs.protected_hardlinks` is not 0: nobody makes a hard link to a file that is not his and that he cannot write. `None` when
+    /// the kernel does not say.
+    pub protected_hardlinks: Option<bool>,
     /// `/etc/subuid`.
     pub subuid: Vec<SubidEntry>,
     /// `/etc/subgid`.

@@ -87,6 +87,7 @@ pub fn gather(machine: &Machine) -> Facts {
         shell_snippets: shell::gather(&reader),
         mounts: mounts::gather(&reader),
         user_namespaces: userns::gather(&reader),
+        protected_hardlinks: reader.text("/proc/sys/fs/protected_hardlinks").map(|value| value.trim() != "0"),
         subgid: subids::gather(&reader, "/etc/subgid"),
         owners: owners::gather(&reader, &daemon_files),
         root_jobs: root_jobs::gather(&reader),

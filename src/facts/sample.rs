@@ -141,6 +141,7 @@ pub fn debian_sample() -> Facts {
             apparmor_parser: false,
             probe: Ok(()),
         },
+        protected_hardlinks: Some(true),
         subuid: parse("alice:100000:65536\n"),
         subgid: parse("alice:100000:65536\n"),
         owners: vec![

@@ -34,6 +34,7 @@ mod superset;
 mod target;
 mod trust;
 mod two_at_once;
+mod two_disks;
 mod uninstall;
 mod virtual_machine;
 mod without_systemd;
