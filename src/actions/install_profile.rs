@@ -1,4 +1,4 @@
-//! The archive's Nix, and its certificates, come into a profile.
+//! A Nix comes into a profile: the archive's, with its certificates, or one that is in the store already.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,6 +15,7 @@ use super::register_paths::OwnersNix;
 use super::unpack_archive::Unpacked;
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::system::command;
+use crate::types::StorePath;
 
 /// The command of the child that gives a profile back.
 pub const COMMAND: &str = "internal-restore-profile";
@@ -35,6 +36,9 @@ pub struct InstallProfile {
     pub home: PathBuf,
     /// The store.
     pub store: PathBuf,
+    /// The Nix, where it does not come from an archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nix: Option<StorePath>,
 }
 
 /// What was there.
@@ -50,13 +54,23 @@ impl InstallProfile {
     fn owner(&self) -> Owner<'_> {
         Owner { user: &self.user, group: &self.group }
     }
+
+    /// What comes into the profile, Nix itself first.
+    fn programs(&self, host: &Host<'_>) -> Result<Vec<StorePath>> {
+        if let Some(nix) = &self.nix {
+            return Ok(vec![nix.clone()]);
+        }
+        let contents = Unpacked::load(host)?.context("nothing was unpacked")?.contents;
+        Ok(std::iter::once(contents.nix).chain(contents.certificates).collect())
+    }
 }
 
 impl Act for InstallProfile {
     type Before = Was;
 
     fn changes(&self) -> String {
-        format!("installs the archive's Nix into {}, as {}", show(&self.profile), self.user)
+        let nix = self.nix.as_ref().map_or_else(|| "the archive's Nix".to_owned(), StorePath::to_string);
+        format!("installs {nix} into {}, as {}", show(&self.profile), self.user)
     }
 
     fn undone_by(&self) -> String {
@@ -72,17 +86,15 @@ impl Act for InstallProfile {
     }
 
     fn apply(&self, host: &Host<'_>, _: &Was) -> Result<()> {
-        let unpacked = Unpacked::load(host)?.context("nothing was unpacked")?;
-        let contents = &unpacked.contents;
-        let programs = [Some(&contents.nix), contents.certificates.as_ref()];
+        let programs = self.programs(host)?;
         let output = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
-            .command(&unpacked, "nix-env")?
+            .command(&programs[0], "nix-env")?
             .arg("--profile")
             .arg(&self.profile)
             .arg("--install")
-            .args(programs.into_iter().flatten().map(|path| path.to_path()))
+            .args(programs.iter().map(StorePath::to_path))
             .output()
-            .context("cannot start the archive's nix-env")?;
+            .with_context(|| format!("cannot start nix-env of {}", programs[0]))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("cannot install Nix into {}: {}", show(&self.profile), said.trim());
@@ -142,7 +154,27 @@ fn restore(profile: &Path, was: &BTreeMap<String, String>) -> Result<()> {
         return Ok(());
     }
     let ours = profile.with_file_name(ours);
-    fs::remove_file(&ours).with_context(|| format!("cannot remove {}", show(&ours)))
+    fs::remove_file(&ours).with_context(|| format!("cannot remove {}", show(&ours)))?;
+    remove_roots_to(&ours, profile)
+}
+
+/// Takes away the indirect roots by which Nix holds a generation (`addIndirectRoot` in Nix's `src/libstore/gc.cc`): links in
+/// `gcroots/auto`, beside the profiles.
+fn remove_roots_to(generation: &Path, profile: &Path) -> Result<()> {
+    let Some(state) = profile.ancestors().nth(2) else { return Ok(()) };
+    let roots = state.join("gcroots/auto");
+    let context = || format!("cannot read {}", show(&roots));
+    let entries = match fs::read_dir(&roots) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.with_context(context)?,
+    };
+    for entry in entries {
+        let link = entry.with_context(context)?.path();
+        if fs::read_link(&link).is_ok_and(|target| target == generation) {
+            fs::remove_file(&link).with_context(|| format!("cannot remove {}", show(&link)))?;
+        }
+    }
+    Ok(())
 }
 
 /// The links of a profile: `default` and `default-1-link`, `default-2-link`, ...
@@ -196,6 +228,21 @@ mod tests {
 
     fn map(links: &[(&str, &str)]) -> BTreeMap<String, String> {
         links.iter().map(|(name, target)| ((*name).to_owned(), (*target).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_root_that_held_our_generation_goes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("profiles")).unwrap();
+        fs::create_dir_all(at("gcroots/auto")).unwrap();
+        let generation = at("profiles/default-1-link");
+        symlink("/a", &generation).unwrap();
+        symlink(&generation, at("gcroots/auto/ours")).unwrap();
+        symlink("/home/alice/result", at("gcroots/auto/theirs")).unwrap();
+        restore(&at("profiles/default"), &BTreeMap::new()).unwrap();
+        assert!(!at("gcroots/auto/ours").is_symlink() && at("gcroots/auto/theirs").is_symlink());
+        assert!(!generation.is_symlink());
     }
 
     #[test]
