@@ -1,4 +1,4 @@
-//! The archive's Nix, and its certificates, come into a profile.
+//! A Nix comes into a profile: the archive's, with its certificates, or one that is in the store already.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -16,6 +16,7 @@ use super::register_paths::OwnersNix;
 use super::unpack_archive::Unpacked;
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::system::command;
+use crate::types::StorePath;
 
 /// The command of the child that gives a profile back.
 pub const COMMAND: &str = "internal-restore-profile";
@@ -38,6 +39,9 @@ pub struct InstallProfile {
     pub home: PathBuf,
     /// The store.
     pub store: PathBuf,
+    /// The Nix, where it does not come from an archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nix: Option<StorePath>,
 }
 
 /// What was there.
@@ -56,13 +60,23 @@ impl InstallProfile {
     fn owner(&self) -> Owner<'_> {
         Owner { user: &self.user, group: &self.group }
     }
+
+    /// What comes into the profile, Nix itself first.
+    fn programs(&self, host: &Host<'_>) -> Result<Vec<StorePath>> {
+        if let Some(nix) = &self.nix {
+            return Ok(vec![nix.clone()]);
+        }
+        let contents = Unpacked::load(host)?.context("nothing was unpacked")?.contents;
+        Ok(std::iter::once(contents.nix).chain(contents.certificates).collect())
+    }
 }
 
 impl Act for InstallProfile {
     type Before = Was;
 
     fn changes(&self) -> String {
-        format!("installs the archive's Nix into {}, as {}", show(&self.profile), self.user)
+        let nix = self.nix.as_ref().map_or_else(|| "the archive's Nix".to_owned(), StorePath::to_string);
+        format!("installs {nix} into {}, as {}", show(&self.profile), self.user)
     }
 
     fn undone_by(&self) -> String {
@@ -82,17 +96,15 @@ impl Act for InstallProfile {
     }
 
     fn apply(&self, host: &Host<'_>, _: &Was) -> Result<()> {
-        let unpacked = Unpacked::load(host)?.context("nothing was unpacked")?;
-        let contents = &unpacked.contents;
-        let programs = [Some(&contents.nix), contents.certificates.as_ref()];
+        let programs = self.programs(host)?;
         let output = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
-            .command(&unpacked, "nix-env")?
+            .command(&programs[0], "nix-env")?
             .arg("--profile")
             .arg(&self.profile)
             .arg("--install")
-            .args(programs.into_iter().flatten().map(|path| path.to_path()))
+            .args(programs.iter().map(StorePath::to_path))
             .output()
-            .context("cannot start the archive's nix-env")?;
+            .with_context(|| format!("cannot start nix-env of {}", programs[0]))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("cannot install Nix into {}: {}", show(&self.profile), said.trim());
