@@ -3,6 +3,7 @@
 mod attacks;
 mod audit;
 mod benchmark;
+mod broker;
 mod builds;
 mod churn;
 mod collect;
