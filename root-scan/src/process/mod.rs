@@ -1,86 +1,45 @@
 //! What running processes, and the kernel itself, hold of the store.
 
+#[cfg(target_os = "linux")]
 mod kernel;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(target_os = "linux")]
 mod one;
+#[cfg(any(target_os = "macos", test, fuzzing))]
+mod records;
+#[cfg(target_os = "linux")]
 mod sight;
+#[cfg(target_os = "linux")]
 mod text;
 
-use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
-
-use nix::fcntl::AT_FDCWD;
-
-use crate::doubt::Doubt;
-use crate::roots::Roots;
-use crate::sys;
+#[cfg(target_os = "linux")]
+pub use linux::Processes;
+#[cfg(target_os = "linux")]
+use linux::numbers;
+#[cfg(target_os = "macos")]
+pub use macos::Processes;
 
 /// How often processes that were started during the scan are looked for. A machine that builds always has new ones; those of
 /// a later round were started by processes that the earlier rounds saw.
 const ROUNDS: usize = 4;
 
-/// All processes of the machine.
-#[derive(Debug)]
-pub struct Processes<'a> {
-    path: &'a Path,
-    directory: OwnedFd,
-    device: u64,
-}
-
-impl<'a> Processes<'a> {
-    /// Makes sure that `path` (`/proc`) shows them, and all of each.
-    ///
-    /// # Errors
-    /// When something may be hidden.
-    pub fn open(path: &'a Path) -> Result<Self, Doubt> {
-        let directory = sys::open_dir(AT_FDCWD, path).map_err(|errno| Doubt::unreadable(path, errno))?;
-        let device = sight::check(directory.as_fd(), path)?;
-        Ok(Self { path, directory, device })
-    }
-
-    /// Adds the store paths that any process uses or names in its environment, that are mounted where any process sees it, and those
-    /// that the kernel uses, as seen from `root`.
-    ///
-    /// # Errors
-    /// Anything that may hide one.
-    pub fn scan(&self, root: BorrowedFd<'_>, roots: &mut Roots) -> Result<(), Doubt> {
-        let directory = self.directory.as_fd();
-        let mut scanner = one::Scanner::new(self.device, roots);
-        let mut seen = BTreeSet::new();
-        for _ in 0..ROUNDS {
-            let mut new = numbers(directory, self.path)?;
-            new.retain(|pid| seen.insert(*pid));
-            for pid in &new {
-                scanner.process(directory, self.path, *pid)?;
-            }
-            if new.is_empty() {
-                break;
-            }
-        }
-        kernel::scan((directory, self.path), root, &mut scanner)
-    }
-}
-
-/// The entries of a directory of `/proc` that are numbers: processes, threads.
-fn numbers(directory: BorrowedFd<'_>, path: &Path) -> Result<Vec<u32>, Doubt> {
-    let wrap = |errno| Doubt::unreadable(path, errno);
-    let again = sys::open_dir(directory, ".").map_err(wrap)?;
-    let mut numbers = Vec::new();
-    sys::list(again, wrap, |name, _| {
-        numbers.extend(name.to_str().ok().and_then(|name| name.parse::<u32>().ok()));
-        Ok(())
-    })?;
-    Ok(numbers)
-}
-
 /// For `crate::fuzz`: what is found in `text` when it is read in pieces of `size` bytes.
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), target_os = "linux"))]
 pub(crate) fn found_in_pieces(text: &[u8], size: usize) -> Vec<Vec<u8>> {
     text::found_in_pieces(text, size)
 }
 
 /// For `crate::fuzz`: whether this text of `/proc/self/status` names all needed capabilities.
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), target_os = "linux"))]
 pub(crate) fn holds_all(status: &[u8]) -> bool {
     sight::missing(status).is_none()
+}
+
+/// For `crate::fuzz`: reads what libproc could say.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check_records(text: &[u8]) {
+    records::check(text);
 }
