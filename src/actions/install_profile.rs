@@ -1,6 +1,6 @@
 //! The archive's Nix, and its certificates, come into a profile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -8,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::added_paths::Owner;
@@ -20,9 +21,11 @@ use crate::system::command;
 pub const COMMAND: &str = "internal-restore-profile";
 /// What this step's records are called in the run's backups.
 const KEY: &str = "profile";
+/// Where Nix keeps indirect roots: a link to each link that keeps a path alive.
+const ROOTS: &str = "/nix/var/nix/gcroots/auto";
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InstallProfile {
     /// The profile.
@@ -42,6 +45,9 @@ pub struct InstallProfile {
 pub struct Was {
     /// The profile and its generations: names and targets of links.
     links: BTreeMap<String, String>,
+    /// Names of Nix's indirect roots for generations of the profile.
+    #[serde(default)]
+    roots: BTreeSet<String>,
     /// The newest row of the database.
     last_row: i64,
 }
@@ -68,7 +74,11 @@ impl Act for InstallProfile {
     }
 
     fn capture(&self, _: &Host<'_>) -> Result<Was> {
-        Ok(Was { links: links(&self.profile)?, last_row: self.owner().last_row()? })
+        Ok(Was {
+            links: links(&self.profile)?,
+            roots: roots(Path::new(ROOTS), &self.profile)?,
+            last_row: self.owner().last_row()?,
+        })
     }
 
     fn apply(&self, host: &Host<'_>, _: &Was) -> Result<()> {
@@ -93,7 +103,7 @@ impl Act for InstallProfile {
     fn undo(&self, host: &Host<'_>, was: &Was) -> Result<()> {
         let output = command::own_child(COMMAND, uid_of(&self.user)?, gid_of(&self.group)?)
             .arg(&self.profile)
-            .arg(serde_json::to_string(&was.links)?)
+            .arg(serde_json::to_string(was)?)
             .output()
             .context("cannot start the child that gives the profile back")?;
         if !output.status.success() {
@@ -108,9 +118,9 @@ impl Act for InstallProfile {
 /// The child: gives back a profile's links, with the rights of the store's owner.
 pub fn child_main(args: &[OsString]) -> u8 {
     let work = || -> Result<()> {
-        let [profile, was] = args else { bail!("{COMMAND} takes a profile and its links") };
-        let was = serde_json::from_slice(was.as_encoded_bytes()).context("cannot read the links")?;
-        restore(Path::new(profile), &was)
+        let [profile, was] = args else { bail!("{COMMAND} takes a profile and what was there") };
+        let was = serde_json::from_slice(was.as_encoded_bytes()).context("cannot read what was there")?;
+        restore(Path::new(profile), Path::new(ROOTS), &was)
     };
     match work() {
         Ok(()) => 0,
@@ -123,7 +133,8 @@ pub fn child_main(args: &[OsString]) -> u8 {
 
 /// Takes the first new generation away: that one is ours. Where the profile leads to a later one, somebody went on from ours,
 /// and everything stays.
-fn restore(profile: &Path, was: &BTreeMap<String, String>) -> Result<()> {
+fn restore(profile: &Path, auto: &Path, was: &Was) -> Result<()> {
+    let Was { links: was, roots: old_roots, .. } = was;
     let now = links(profile)?;
     let name = base_name(profile)?;
     let new = now.keys().filter(|link| !was.contains_key(*link)).filter_map(|link| generation(&name, link));
@@ -142,6 +153,12 @@ fn restore(profile: &Path, was: &BTreeMap<String, String>) -> Result<()> {
         return Ok(());
     }
     let ours = profile.with_file_name(ours);
+    // Before the generation: without that, nothing would tell which root is ours.
+    for root in roots(auto, profile)?.difference(old_roots).map(|root| auto.join(root)) {
+        if fs::read_link(&root).is_ok_and(|target| target == ours) {
+            fs::remove_file(&root).with_context(|| format!("cannot remove {}", show(&root)))?;
+        }
+    }
     fs::remove_file(&ours).with_context(|| format!("cannot remove {}", show(&ours)))
 }
 
@@ -166,6 +183,21 @@ fn links(profile: &Path) -> Result<BTreeMap<String, String>> {
     Ok(links)
 }
 
+/// The names of the links in `auto` that lead to generations of the profile.
+fn roots(auto: &Path, profile: &Path) -> Result<BTreeSet<String>> {
+    let name = base_name(profile)?;
+    let entries = match fs::read_dir(auto) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        other => other.with_context(|| format!("cannot read {}", show(auto)))?,
+    };
+    let is_ours = |target: PathBuf| {
+        let link = target.file_name().and_then(|link| link.to_str());
+        target.parent() == profile.parent() && link.is_some_and(|link| generation(&name, link).is_some())
+    };
+    let leads = |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(is_ours);
+    Ok(entries.flatten().filter(leads).filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
 fn base_name(profile: &Path) -> Result<String> {
     Ok(profile.file_name().and_then(|name| name.to_str()).context("a profile has a name")?.to_owned())
 }
@@ -185,12 +217,29 @@ mod tests {
         for (name, target) in now {
             symlink(target, dir.path().join(name)).unwrap();
         }
-        let was = was.iter().map(|(name, target)| ((*name).to_owned(), (*target).to_owned())).collect();
+        let links_then =
+            was.iter().map(|(name, target)| ((*name).to_owned(), (*target).to_owned())).collect();
         let profile = dir.path().join("default");
-        restore(&profile, &was).unwrap();
+        // Nix makes a root for each generation; and somebody else's leads elsewhere.
+        let auto = dir.path().join("auto");
+        fs::create_dir(&auto).unwrap();
+        symlink("/home/alice/result", auto.join("alice")).unwrap();
+        for (name, _) in now.iter().filter(|(name, _)| *name != "default") {
+            symlink(dir.path().join(name), auto.join(format!("root-of-{name}"))).unwrap();
+        }
+        let of_generation = |name: &str| was.iter().any(|(was, _)| *was == name);
+        let old = roots(&auto, &profile).unwrap();
+        let roots_then =
+            old.into_iter().filter(|root| of_generation(root.trim_start_matches("root-of-"))).collect();
+        let was = Was { links: links_then, roots: roots_then, last_row: 0 };
+        restore(&profile, &auto, &was).unwrap();
         let once = links(&profile).unwrap();
-        restore(&profile, &was).unwrap();
+        restore(&profile, &auto, &was).unwrap();
         assert_eq!(links(&profile).unwrap(), once, "twice is once");
+        let kept: Vec<_> =
+            once.keys().filter(|name| *name != "default").map(|name| format!("root-of-{name}")).collect();
+        assert_eq!(roots(&auto, &profile).unwrap().into_iter().collect::<Vec<_>>(), kept, "a root for each");
+        assert!(auto.join("alice").symlink_metadata().is_ok());
         once
     }
 

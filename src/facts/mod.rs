@@ -25,7 +25,7 @@ mod packages;
 mod processes;
 mod reader;
 mod root_jobs;
-#[cfg(test)]
+#[cfg(any(test, feature = "checkpoints"))]
 pub mod sample;
 mod shell;
 mod store;
@@ -38,6 +38,7 @@ use std::path::Path;
 pub use child::{PROBE_USERNS, READ_DATABASE, RUN_VERSION, child_main};
 pub use document::*;
 pub use machine::Machine;
+pub(crate) use machine::components;
 pub use nix_conf::Unsandboxed;
 pub(crate) use nix_paths::named as nix_paths_named;
 pub use processes::{RawProcess, running as running_processes};
@@ -86,6 +87,7 @@ pub fn gather(machine: &Machine) -> Facts {
         shell_snippets: shell::gather(&reader),
         mounts: mounts::gather(&reader),
         user_namespaces: userns::gather(&reader),
+        protected_hardlinks: reader.text("/proc/sys/fs/protected_hardlinks").map(|value| value.trim() != "0"),
         subgid: subids::gather(&reader, "/etc/subgid"),
         owners: owners::gather(&reader, &daemon_files),
         root_jobs: root_jobs::gather(&reader),

@@ -13,6 +13,7 @@ pub fn debian_sample() -> Facts {
         file_state: "enabled".to_owned(),
         active_state: "active".to_owned(),
         user: None,
+        capabilities: None,
         exec_start: None,
         listen: vec![],
         socket_mode: None,
@@ -140,6 +141,7 @@ pub fn debian_sample() -> Facts {
             apparmor_parser: false,
             probe: Ok(()),
         },
+        protected_hardlinks: Some(true),
         subuid: parse("alice:100000:65536\n"),
         subgid: parse("alice:100000:65536\n"),
         owners: vec![

@@ -165,6 +165,8 @@ fn the_kernel_and_init() {
             },
             &["sandbox-off", "store-without-access-lists"],
         ),
+        ("links", |f, _| f.protected_hardlinks = Some(false), &["hard-links-unprotected"]),
+        ("an old kernel without that setting", |f, _| f.protected_hardlinks = None, &[]),
         ("an old kernel without the settings", |f, _| f.user_namespaces.max = None, &[]),
     ]);
 }
