@@ -1,11 +1,13 @@
 //! Units are stopped, and what they left running ends.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::drain::{Processes, drain};
+use super::drift::{Aspect, Drift, Repair};
 use super::{Act, Host};
 use crate::platform::systemd;
 use crate::types::UnitName;
@@ -47,6 +49,13 @@ impl Act for StopUnits {
         systemd::stop(&self.units)?;
         let processes = Processes { build_uids: &self.build_uids, daemon_uids: &[0] };
         drain(host, &processes, Duration::from_secs(self.drain_timeout))
+    }
+
+    fn look_for_drift(&self, _: &Host<'_>, _: Option<&Vec<UnitName>>) -> Result<Vec<Drift>> {
+        let runs = |unit: UnitName| {
+            Drift::new(Path::new(unit.as_str()), Aspect::Runs, "somebody started it again", Repair::Restart)
+        };
+        Ok(systemd::active(&self.units)?.into_iter().map(runs).collect())
     }
 
     fn undo(&self, host: &Host<'_>, active: &Vec<UnitName>) -> Result<()> {

@@ -12,6 +12,8 @@
 //! A process that dies anywhere leaves a run that is "applying" or "undoing". [`Engine::resume`] goes on in the
 //! recorded direction; [`Engine::roll_back`] goes back from either.
 
+mod drift;
+
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::statvfs::statvfs;
+
+pub use drift::Drifted;
 
 use crate::actions::conflict::{Choice, Choices, Conflict, Keep, Scan};
 use crate::actions::{Host, Observer};

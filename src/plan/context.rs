@@ -115,6 +115,11 @@ impl Context {
         Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), Some(value))).collect() }
     }
 
+    /// Just these values; the names without one are known, and have none here.
+    pub fn from_options<const N: usize>(values: [(&str, Option<Value>); N]) -> Self {
+        Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() }
+    }
+
     /// The value of `name`; `None` when it has none on this machine.
     ///
     /// # Errors

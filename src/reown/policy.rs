@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::inode::{self, Id, Stat};
 use super::record::{self, Exception, Writer};
-use super::{Outcome, ReownError, Rule};
+use super::{Outcome, ReownError, Rule, Unrecorded};
 use crate::system::checkpoint;
 use crate::types::SubidRange;
 
@@ -24,7 +24,9 @@ pub enum Policy<'a> {
     /// From root and the build users to `nix`.
     Reown { rule: &'a Rule, log: Mutex<Log> },
     /// Back.
-    Restore { owner: u32, extra: Option<SubidRange>, kept: HashMap<Id, (u32, u32)> },
+    Restore { owner: u32, extra: Option<SubidRange>, kept: HashMap<Id, (u32, u32)>, unrecorded: Unrecorded },
+    /// Neither: what would change hands is only named.
+    Look { rule: &'a Rule },
 }
 
 /// What to do with an inode.
@@ -32,6 +34,8 @@ pub enum Policy<'a> {
 pub enum Verdict {
     /// Give it to this owner and group; a directory is walked.
     Take(u32, u32),
+    /// It would be given away; a directory is walked.
+    Name,
     /// It is where it belongs; a directory is walked.
     Keep,
     /// It is somebody else's; a directory is not walked.
@@ -51,13 +55,17 @@ impl Policy<'_> {
             Policy::Reown { rule, .. } if rule.from.contains(&stat.uid) => {
                 Verdict::Take(rule.to_uid, rule.to_gid)
             }
-            Policy::Reown { rule, .. } if stat.uid == rule.to_uid => Verdict::Keep,
-            Policy::Reown { .. } => Verdict::Leave,
-            Policy::Restore { owner, extra, kept } => {
+            Policy::Look { rule } if rule.from.contains(&stat.uid) => Verdict::Name,
+            Policy::Reown { rule, .. } | Policy::Look { rule } if stat.uid == rule.to_uid => Verdict::Keep,
+            Policy::Reown { .. } | Policy::Look { .. } => Verdict::Leave,
+            Policy::Restore { owner, extra, kept, unrecorded } => {
                 let before = if kept.is_empty() { None } else { kept.get(&stat.id) };
                 if stat.uid == *owner || extra.is_some_and(|range| range.contains(stat.uid)) {
-                    let (uid, gid) = before.copied().unwrap_or((0, 0));
-                    Verdict::Take(uid, gid)
+                    match (before, unrecorded) {
+                        (Some((uid, gid)), _) => Verdict::Take(*uid, *gid),
+                        (None, Unrecorded::ToRoot) => Verdict::Take(0, 0),
+                        (None, Unrecorded::Stays) => Verdict::Keep,
+                    }
                 } else if stat.uid == 0 || before.is_some() {
                     Verdict::Keep
                 } else {

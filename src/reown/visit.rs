@@ -49,6 +49,7 @@ impl<'a> Visitor<'a> {
         self.outcome.visited += 1;
         match self.pass.policy.verdict(&stat) {
             Verdict::Keep => {}
+            Verdict::Name => self.outcome.strays.push(dir.place.join(name.to_bytes())),
             Verdict::Leave => self.outcome.left_alone += 1,
             Verdict::Take(uid, gid) => {
                 if self.is_ours_alone(dir, name, &stat) {
@@ -97,6 +98,10 @@ impl<'a> Visitor<'a> {
                 self.change(inode::change_owner(fd, (uid, gid)), || place.join(b""))?;
                 uid
             }
+            Verdict::Name => {
+                self.outcome.strays.push(place.join(b""));
+                stat.uid
+            }
             Verdict::Keep | Verdict::Leave => stat.uid,
         };
         // An access control list that lets others write shows in the group's bits (acl(5)).
@@ -128,11 +133,11 @@ impl<'a> Visitor<'a> {
         if let Some(fd) = fd {
             return self.take(fd.as_fd(), stat, owner, path);
         }
-        let is_restored = matches!(self.pass.policy, Policy::Restore { .. });
-        let is_plain = match is_restored {
-            true => Ok(true),
-            false if (stat.uid, stat.gid) != (0, 0) => Ok(false),
-            false => inode::is_special_at(&dir.fd, name, stat).map(|special| !special),
+        let is_plain = match self.pass.policy {
+            Policy::Restore { .. } => Ok(true),
+            Policy::Reown { rule, .. } if rule.record_all => Ok(false),
+            _ if (stat.uid, stat.gid) != (0, 0) => Ok(false),
+            _ => inode::is_special_at(&dir.fd, name, stat).map(|special| !special),
         };
         // Only root can change this directory, but root may be at work in it: a name that is gone is no reason to stop.
         let gone = |error: &std::io::Error| Errno::from_io_error(error).filter(|errno| is_gone(*errno));
@@ -160,11 +165,11 @@ impl<'a> Visitor<'a> {
         owner: (u32, u32),
         path: impl Fn() -> Vec<u8>,
     ) -> Result<(), ReownError> {
-        let Policy::Reown { log, .. } = self.pass.policy else {
+        let Policy::Reown { log, rule } = self.pass.policy else {
             return self.change(inode::change_owner(fd, owner), path);
         };
         let special = inode::special(fd, stat).map_err(|error| self.fatal(&path(), error))?;
-        if special.is_none() && (stat.uid, stat.gid) == (0, 0) {
+        if special.is_none() && (stat.uid, stat.gid) == (0, 0) && !rule.record_all {
             return self.change(inode::change_owner(fd, owner), path);
         }
         let fd = fd.try_clone_to_owned().map_err(|error| self.fatal(&path(), error))?;

@@ -68,7 +68,7 @@ impl Case {
     }
 
     fn try_reown(&self, cancel: &AtomicBool, progress: &Progress) -> Result<Outcome, ReownError> {
-        let rule = Rule { from: vec![0, NIXBLD], to_uid: NIX, to_gid: NIX };
+        let rule = Rule { from: vec![0, NIXBLD], to_uid: NIX, to_gid: NIX, record_all: false };
         reown(&self.tree, &rule, &self.record(), progress, cancel)
     }
 
@@ -78,7 +78,7 @@ impl Case {
 
     fn try_restore(&self, cancel: &AtomicBool, progress: &Progress) -> Result<Outcome, ReownError> {
         let builds = SubidRange::new(872_415_232, 65_536);
-        restore(&self.tree, &self.record(), NIX, builds, progress, cancel)
+        restore(&self.tree, &self.record(), NIX, builds, Unrecorded::ToRoot, progress, cancel)
     }
 
     fn manifest(&self) -> Manifest {

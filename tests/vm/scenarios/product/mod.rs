@@ -6,6 +6,7 @@ mod benchmark;
 mod builds;
 mod churn;
 mod collect;
+mod doctor;
 mod doubts;
 mod dry_run;
 mod faults;
