@@ -73,10 +73,22 @@ pub fn plan(base: &Plan, repairs: &Repairs<'_>, options: &Options) -> Result<Opt
         number("subid_count", owner.range.count.into()),
         once("stop_first", restart && !accounts),
         once("restart", restart),
+        once("start_units", restart && started_by(base).is_none()),
+        ("start_program", started_by(base)),
         once("accounts", accounts),
         once("verify", repairs.is_all && !accounts),
     ]);
     Plan::repair(&context, steps).map(Some)
+}
+
+/// What serves during the checks, where no init system does.
+fn started_by(base: &Plan) -> Option<Value> {
+    base.steps.iter().find_map(|step| match &step.action {
+        Action::Verify(verify) => {
+            Some(Value::from(verify.started_by.as_ref()?.to_string_lossy().into_owned()))
+        }
+        _ => None,
+    })
 }
 
 /// The step that puts this back; in words why there is none.

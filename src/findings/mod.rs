@@ -51,6 +51,8 @@ pub struct Options {
     pub share: Share,
     /// Leaves another installer's receipt and uninstaller where they are.
     pub keep_installer: bool,
+    /// Whether no init system is to start the daemon.
+    pub without_init: bool,
 }
 
 impl Default for Options {
@@ -64,6 +66,7 @@ impl Default for Options {
             another_run: None,
             share: Share::default(),
             keep_installer: false,
+            without_init: false,
         }
     }
 }

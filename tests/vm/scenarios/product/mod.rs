@@ -35,6 +35,7 @@ mod trust;
 mod two_at_once;
 mod uninstall;
 mod virtual_machine;
+mod without_init;
 mod without_systemd;
 
 use crate::harness::layout::Layout;
