@@ -4,7 +4,7 @@
 //! A module imports only what stands to its left:
 //!
 //! ```text
-//! types, system, platform -> facts -> findings ----------> plan -> audit, engine -> doctor -> cli
+//! types, system, platform -> facts -> findings ----------> plan -> audit, engine -> doctor, report -> cli
 //!                            remains ----------> actions --^
 //!                            reown ------------> actions --^      /
 //!                archive, download ---------------^      journal-^
@@ -29,6 +29,7 @@ pub mod plan;
 pub mod platform;
 pub mod remains;
 pub mod reown;
+pub mod report;
 pub mod system;
 pub mod types;
 pub mod verify;

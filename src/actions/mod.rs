@@ -53,6 +53,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -138,7 +139,7 @@ pub trait Act {
 macro_rules! actions {
     ($($(#[$doc:meta])* $name:literal => $variant:ident($type:ty),)*) => {
         /// An action with its parameters, as it stands in a plan.
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
         #[serde(tag = "action")]
         pub enum Action {
             $($(#[$doc])* #[serde(rename = $name)] $variant($type),)*

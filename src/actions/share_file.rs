@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use nix::libc;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::drift::{Aspect, Drift, Repair};
@@ -13,7 +14,7 @@ use super::{Act, Host, gid_of, show};
 use crate::system::files::Ownership;
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShareFile {
     /// A regular file, which is no link; its parents are root's.

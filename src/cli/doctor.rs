@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use console::Style;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::args::DoctorArgs;
@@ -15,19 +16,24 @@ use crate::doctor::{self, Cure, Entry, Repairs};
 use crate::engine::Drifted;
 use crate::journal::Run;
 use crate::plan::{Options, Plan};
+use crate::report::Document;
 use crate::verify::Report;
 
-/// The document of `doctor --json`.
-#[derive(Serialize)]
-struct Document {
-    version: u32,
+/// The document of `doctor --json`: what is not any more as the runs in effect left it.
+#[derive(JsonSchema, Serialize)]
+pub struct Examination {
     /// Whether nothing drifted and every check passed.
     sound: bool,
     /// The runs in effect.
     runs: Vec<Run>,
+    /// What drifted, in the order of the steps.
     drifts: Vec<Entry>,
-    /// What `verify` says; nothing when there is nobody to ask it about.
+    /// What `verify` says; null when the user that owns the store is not there.
     verify: Option<Report>,
+}
+
+impl Document for Examination {
+    const KIND: &'static str = "doctor";
 }
 
 /// What the journal and the machine say.
@@ -84,7 +90,7 @@ pub fn doctor(session: &Session, args: &DoctorArgs) -> Result<Exit> {
         session.output.line("not verified: the user that owns the store is not there");
     }
     let runs = look.runs.into_iter().map(|(run, _)| run).collect();
-    session.output.document(&Document { version: 1, sound, runs, drifts, verify })?;
+    session.output.document(&Examination { sound, runs, drifts, verify })?;
     Ok(if sound { Exit::Done } else { Exit::Failed })
 }
 

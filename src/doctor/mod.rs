@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use repair::{Repairs, plan};
@@ -22,7 +23,7 @@ use crate::types::SubidRange;
 use crate::verify::Target;
 
 /// What can be done about a drift, in a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cure {
     /// `doctor --repair` puts it back.
@@ -36,7 +37,7 @@ pub enum Cure {
 }
 
 /// A drift, for people and programs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Entry {
     /// The run whose work it was.
     pub run: i64,

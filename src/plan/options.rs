@@ -59,6 +59,8 @@ pub struct Options {
     pub share: findings::Share,
     /// Leaves another installer's receipt and uninstaller where they are.
     pub keep_installer: bool,
+    /// Keys of blockers that do not block.
+    pub accept: Vec<String>,
     /// This program.
     pub program: PathBuf,
     /// The directory that holds the two helpers.
@@ -86,6 +88,7 @@ impl Default for Options {
             drain_timeout: 300,
             share: findings::Share::default(),
             keep_installer: false,
+            accept: Vec::new(),
             program: PathBuf::from(crate::platform::paths::PROGRAM),
             helpers: PathBuf::from(crate::platform::paths::LIBEXEC_DIR),
         }
@@ -105,6 +108,7 @@ impl Options {
             share: self.share,
             keep_installer: self.keep_installer,
             without_init: self.without_init,
+            accept: self.accept.clone(),
         }
     }
 }
