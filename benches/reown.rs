@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use nix_unroot::reown::{Plain, Progress, Rule, Tree, reown, restore};
+use nix_unroot::reown::{Plain, Progress, Rule, Tree, Unrecorded, reown, restore};
 
 const NEW_OWNER: u32 = 61_234;
 const STORE_PATHS: u64 = 500;
@@ -30,7 +30,9 @@ fn there_and_back(criterion: &mut Criterion) {
         from: vec![0],
         to_uid: NEW_OWNER,
         to_gid: NEW_OWNER,
+        record_all: false,
     };
+    let to_root = Unrecorded::To(Plain::ROOT);
     let record = dir.path().join("exceptions");
     let mut group = criterion.benchmark_group("reown");
     group.sample_size(10).throughput(Throughput::Elements(2 * INODES));
@@ -39,7 +41,7 @@ fn there_and_back(criterion: &mut Criterion) {
             let (progress, cancel) = (Progress::default(), AtomicBool::new(false));
             let there = reown(&tree, &rule, &record, &progress, &cancel).expect("re-owned");
             let back =
-                restore(&tree, Plain::ROOT, &record, NEW_OWNER, None, &progress, &cancel).expect("restored");
+                restore(&tree, to_root, &record, NEW_OWNER, None, &progress, &cancel).expect("restored");
             assert!(there.changed > INODES && back.changed == there.changed);
             black_box((there, back))
         });

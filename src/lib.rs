@@ -4,7 +4,7 @@
 //! A module imports only what stands to its left:
 //!
 //! ```text
-//! types, system, platform -> facts -> findings ----------> plan -> audit, engine -> report -> cli
+//! types, system, platform -> facts -> findings ----------> plan -> audit, engine -> doctor, report -> cli
 //!                            remains ----------> actions --^
 //!                            reown ------------> actions --^      /
 //!                archive, download ---------------^      journal-^
@@ -19,6 +19,7 @@ pub mod archive;
 pub mod audit;
 pub mod cli;
 pub mod daemon;
+pub mod doctor;
 pub mod download;
 pub mod engine;
 pub mod facts;

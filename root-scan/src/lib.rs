@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`store_path`] (what a store path is), [`roots`] (the collection), [`doubt`] (why a scan gives up),
 //! [`look`] and [`helper`] (looking into homes that may hang),
-//! [`memory`] (roots that cannot be seen now), [`gcroots`] and [`process`] (the two sources), [`scan`] (both), [`answer`] (the protocol), [`activation`] (the service), [`list`] (for people).
+//! [`memory`] (roots that cannot be seen now), [`gcroots`] and [`process`] (the two sources), [`scan`] (both), [`answer`] (the protocol), [`activation`] (the service), [`listen`] (its socket where systemd passes none), [`list`] (for people).
 //!
 //! The one rule of this crate: it may report too much, and it may refuse, but it never reports too little. Every function that
 //! looks at the system returns a [`doubt::Doubt`] for what it could not see, and nothing but [`answer`] handles one.
@@ -15,6 +15,7 @@ pub mod fuzz;
 pub mod gcroots;
 pub mod helper;
 pub mod list;
+pub mod listen;
 pub mod look;
 pub mod memory;
 pub mod process;

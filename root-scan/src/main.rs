@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use nix_root_scan::activation::{self, NoSocket};
 use nix_root_scan::doubt::printable;
+use nix_root_scan::listen::{self, Listen};
 use nix_root_scan::memory::{Memory, Remembered};
 use nix_root_scan::roots::{Place, Roots};
 use nix_root_scan::scan::{self, Places};
@@ -20,6 +21,9 @@ Tells an unprivileged Nix daemon which store paths are alive.
 
 Usage:
   nix-root-scan                             as a systemd service (nix-root-scan.socket)
+  nix-root-scan --listen PATH --group GID --user UID:GID
+                                            as a service without systemd, started by root: makes the socket, which the
+                                            group may use, becomes the user, and keeps two capabilities
   nix-root-scan --print                     list every live store path and where it was seen
   nix-root-scan --roots                     the same with kind, owner's uid, and since when it is only remembered
   nix-root-scan --list-remembered           list the roots that are remembered
@@ -36,6 +40,8 @@ Exit status: 0 done; 1 something could not be seen, so a live path may be missin
 ";
 /// How long the service waits for another client.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long it waits before it looks into homes by itself, where there is no timer that starts it.
+const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// What to do.
 enum Task {
@@ -50,10 +56,23 @@ enum Task {
 fn main() -> ExitCode {
     let mut places = Places::default();
     let mut task = Task::Serve;
+    let (mut socket, mut group, mut user) = (None, None, None);
     let mut arguments = std::env::args_os().skip(1);
     while let Some(argument) = arguments.next() {
         let mut absolute = || arguments.next().map(PathBuf::from).filter(|path| path.is_absolute());
         match argument.as_bytes() {
+            b"--listen" => match absolute() {
+                Some(path) => socket = Some(path),
+                None => return usage("--listen needs an absolute path"),
+            },
+            b"--group" => match arguments.next().and_then(|gid| id(gid.to_str()?)) {
+                Some(gid) => group = Some(gid),
+                None => return usage("--group needs the number of a group, not 0"),
+            },
+            b"--user" => match arguments.next().and_then(|ids| both(ids.to_str()?)) {
+                Some(ids) => user = Some(ids),
+                None => return usage("--user needs UID:GID as numbers, neither of them 0"),
+            },
             b"--print" => task = Task::Print,
             b"--roots" => task = Task::Roots,
             b"--list-remembered" => task = Task::ListRemembered,
@@ -87,7 +106,11 @@ fn main() -> ExitCode {
         }
     }
     match task {
-        Task::Serve => serve(&places),
+        Task::Serve => match (socket, group, user) {
+            (None, None, None) => serve(&places),
+            (Some(path), Some(group), Some(user)) => serve_alone(&Listen { path, group, user }, &places),
+            _ => usage("--listen, --group and --user go together"),
+        },
         Task::Print => print(&places, list::short),
         Task::Roots => print(&places, |path, place| list::long(path, place, &places.proc)),
         Task::ListRemembered => match Memory::read(&places.memory) {
@@ -115,6 +138,29 @@ fn serve(places: &Places) -> ExitCode {
         #[cfg(target_os = "macos")]
         Err(NoSocket::Failed(why)) => failed(&why),
     }
+}
+
+/// Until a signal ends it.
+fn serve_alone(listen: &Listen, places: &Places) -> ExitCode {
+    let listener = match listen::bind(listen) {
+        Ok(listener) => listener,
+        Err(error) => return failed(&format!("cannot serve at {}: {error}", listen.path.display())),
+    };
+    loop {
+        if let Err(error) = activation::serve(&listener, places, HOUR) {
+            return failed(&format!("the socket failed: {error}"));
+        }
+    }
+}
+
+/// By number: no name service is asked by a process with privileges.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| ![0, u32::MAX].contains(id))
+}
+
+fn both(text: &str) -> Option<(u32, u32)> {
+    let (uid, gid) = text.split_once(':')?;
+    Some((id(uid)?, id(gid)?))
 }
 
 /// One line for each path and place. Changes nothing that is remembered.

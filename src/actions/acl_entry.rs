@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xattr::FileExt;
 
+use super::drift::{Aspect, Drift, Repair};
 use super::{Act, Host, show};
 use crate::system::access_list::{ACCESS_LIST, ALL, AccessList};
 use crate::system::files::open_directory;
@@ -91,6 +92,14 @@ impl Act for AclEntry {
         let directory = self.open()?;
         let list = self.with_entry(self.list(&directory)?);
         self.set(&directory, Some(&list.to_bytes()))
+    }
+
+    fn look_for_drift(&self, host: &Host<'_>, _: Option<&Was>) -> Result<Vec<Drift>> {
+        if self.path.symlink_metadata().is_err() || self.is_done(host)? {
+            return Ok(Vec::new());
+        }
+        let found = format!("its access control list has no entry for the group {}", self.gid);
+        Ok(vec![Drift::new(&self.path, Aspect::Content, found, Repair::Again)])
     }
 
     /// Entries that somebody else made since stay.

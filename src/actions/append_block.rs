@@ -7,8 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conflict::{Keep, Scan, Version, put_aside, undecided};
+use super::drift::{Aspect, Drift, Repair};
 use super::edit::{Original, read_or_empty};
-use super::{Act, Host, show};
+use super::{Act, Action, Host, show};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct AppendBlock {
     pub marker: String,
     /// The lines between.
     pub text: String,
+    /// Whether what somebody wrote into an older block of ours goes with it, instead of staying in its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaces: bool,
 }
 
 impl AppendBlock {
@@ -30,6 +34,21 @@ impl AppendBlock {
     fn block(&self) -> String {
         let newline = if self.text.ends_with('\n') { "" } else { "\n" };
         format!("{}\n{}{newline}{}\n", self.marker, self.text, self.end_marker())
+    }
+
+    /// `text` with one block of ours, at its end.
+    fn with_block(&self, text: &str) -> String {
+        let mut text = if self.replaces { self.cut(text) } else { self.without(text).text };
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&self.block());
+        text
+    }
+
+    /// Whether our block stands in `text` as it was written. Somebody may have added lines behind it.
+    fn is_whole(&self, text: &str) -> bool {
+        text.match_indices(&self.block()).any(|(at, _)| at == 0 || text.as_bytes()[at - 1] == b'\n')
     }
 
     /// The blocks of ours in `text`, whatever was done to them.
@@ -116,17 +135,16 @@ impl Act for AppendBlock {
     }
 
     fn apply(&self, _: &Host<'_>, before: &Original) -> Result<()> {
-        let mut text = self.without(&before.read()?).text;
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text.push_str(&self.block());
-        before.write(&text)
+        before.write(&self.with_block(&before.read()?))
     }
 
     fn undo(&self, host: &Host<'_>, before: &Original) -> Result<()> {
         let Some(file) = before.to_undo(host)? else { return Ok(()) };
         let text = file.read()?;
+        // Also of a file that had an older block of ours, or what somebody had made of it.
+        if file.path() == before.path() && text == self.with_block(&before.held(host)?) {
+            return before.put_back(host);
+        }
         let rest = self.without(&text);
         if !rest.inside {
             return file.restore(&rest.text, host);
@@ -156,6 +174,31 @@ impl Act for AppendBlock {
         }
         Ok(())
     }
+
+    fn look_for_drift(&self, host: &Host<'_>, _: Option<&Original>) -> Result<Vec<Drift>> {
+        let file = Original::capture(&self.path, host)?;
+        let text = file.read()?;
+        if self.is_whole(&text) {
+            return Ok(Vec::new());
+        }
+        if !self.without(&text).inside {
+            let found = match text.contains(&self.marker) {
+                true => "lines are missing in the block that nix-unroot added",
+                false => "the block that nix-unroot added is gone",
+            };
+            return Ok(vec![Drift::new(&self.path, Aspect::Content, found, Repair::Again)]);
+        }
+        let reason = "somebody wrote into the block that nix-unroot added";
+        let mut conflict = file.conflict(&file.present()?, reason, host)?;
+        conflict.before = Version::of("no block");
+        conflict.ours = Version { what: "a block".to_owned(), text: Some(self.block()) };
+        conflict.now =
+            Version { what: "the block with other lines".to_owned(), text: Some(self.blocks(&text)) };
+        let instead = Self { replaces: true, ..self.clone() };
+        let repair = Repair::By(Box::new(Action::AppendBlock(instead)));
+        let drift = Drift::new(&self.path, Aspect::Content, reason, repair);
+        Ok(vec![Drift { conflict: Some(conflict), ..drift }])
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +214,7 @@ mod tests {
             path: dir.join("nix.conf"),
             marker: "# ours".to_owned(),
             text: "a = 1\nb = 2".to_owned(),
+            replaces: false,
         }
     }
 
@@ -237,6 +281,40 @@ mod tests {
             }
             let kept = fs::read_to_string(host.backups.join("put-aside-nix.conf")).ok();
             assert_eq!(kept.is_some_and(|text| text.contains("b = 3")), aside);
+        }
+    }
+
+    /// Whatever somebody made of the block: it is found, put back where nothing is lost by that, and undone to the byte.
+    #[test]
+    fn a_drifted_block_is_put_back_and_that_undone_exactly() {
+        type Edit = fn(String) -> String;
+        let rows: [(&str, Option<bool>, Edit); 5] = [
+            ("nothing", None, |text| text),
+            ("lines behind it", None, |text| text + "y = 2\n"),
+            ("the block is gone", Some(false), |_| "x = 1\n# theirs\n".to_owned()),
+            ("a line is gone", Some(false), |text| text.replace("b = 2\n", "")),
+            ("a line is changed", Some(true), |text| text.replace("b = 2", "b = 3") + "y = 2\n"),
+        ];
+        for (name, found, edit) in rows {
+            let dir = tempfile::tempdir().unwrap();
+            let (host, (action, before)) = (host(dir.path()), edited(dir.path(), edit));
+            let drifts = action.look_for_drift(&host, Some(&before)).unwrap();
+            assert_eq!(drifts.first().map(|drift| drift.conflict.is_some()), found, "{name}");
+            let Some(drift) = drifts.into_iter().next() else { continue };
+            let repair = match drift.repair {
+                Repair::Again => action.clone(),
+                Repair::By(other) => match *other {
+                    Action::AppendBlock(other) => other,
+                    other => panic!("{other:?}"),
+                },
+                other => panic!("{other:?}"),
+            };
+            let drifted = repair.capture(&host).unwrap();
+            repair.apply(&host, &drifted).unwrap();
+            assert!(action.look_for_drift(&host, Some(&before)).unwrap().is_empty(), "{name}");
+            assert!(!fs::read_to_string(&action.path).unwrap().contains("b = 3"), "{name}");
+            repair.undo(&host, &drifted).unwrap();
+            assert_eq!(repair.capture(&host).unwrap(), drifted, "{name}");
         }
     }
 

@@ -4,14 +4,17 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conflict::{Conflict, Keep, Present, Scan, put_aside, undecided};
-use super::{Act, Host, gid_of, show, uid_of};
+use super::drift::{self, Aspect, Drift, Repair};
+use super::set_owner::SetOwner;
+use super::{Act, Action, Host, gid_of, show, uid_of};
+use crate::system::files::Ownership;
 use crate::system::{command, files};
 
 /// Parameters.
@@ -64,6 +67,42 @@ impl Act for CreateDirectory {
             });
         }
         Ok(())
+    }
+
+    /// Of one that was there before, the owner counts; below `/nix`, the mode of what the daemon owns is the daemon's to change.
+    fn look_for_drift(&self, _: &Host<'_>, before: Option<&()>) -> Result<Vec<Drift>> {
+        let one = |aspect, found: String, repair| Ok(vec![Drift::new(&self.path, aspect, found, repair)]);
+        let now = match Present::at(&self.path)? {
+            Present::Directory => Ownership::of(&fs::symlink_metadata(&self.path)?),
+            Present::Absent => return one(Aspect::Content, "it is gone".to_owned(), Repair::Again),
+            other => {
+                let found = format!("in its place there is {}", other.version().what);
+                let remedy = "move it away, and look again".to_owned();
+                return one(Aspect::Content, found, Repair::Never(remedy));
+            }
+        };
+        let wanted =
+            Ownership { uid: uid_of(&self.owner)?, gid: gid_of(&self.group)?, mode: octal(&self.mode)? };
+        let is_kept = now.uid == wanted.uid
+            && (before.is_none()
+                || (now.gid == wanted.gid
+                    && (now.mode == wanted.mode || (wanted.uid != 0 && self.path.starts_with("/nix")))));
+        if is_kept {
+            return Ok(Vec::new());
+        }
+        // Not this step again: undoing it would remove the directory.
+        let owner = SetOwner {
+            path: self.path.clone(),
+            owner: self.owner.clone(),
+            group: self.group.clone(),
+            mode: self.mode.clone(),
+        };
+        let repair = Repair::By(Box::new(Action::SetOwner(owner)));
+        one(Aspect::Owner, drift::belongs(now, wanted), repair)
+    }
+
+    fn decides(&self, path: &Path, aspect: Aspect) -> bool {
+        path == self.path && aspect == Aspect::Content
     }
 
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {

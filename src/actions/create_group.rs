@@ -1,14 +1,16 @@
 //! A system group.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::drift::{Aspect, Drift, Repair};
 use super::edit::read_or_empty;
-use super::{Act, Host, account_debris};
+use super::{Act, Action, Host, account_debris, gid_of};
 use crate::system::command;
+use crate::system::files::{self, Ownership};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -19,6 +21,19 @@ pub struct CreateGroup {
     /// Its gid; without one the system picks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
+}
+
+impl CreateGroup {
+    /// Where the gid that this step gave the group is kept, for a later look whether it still is the same group.
+    fn remembered(&self, host: &Host<'_>) -> PathBuf {
+        host.backups.join(format!("gid-of-{}", self.name))
+    }
+
+    fn remember_gid(&self, host: &Host<'_>) -> Result<()> {
+        let path = self.remembered(host);
+        files::replace(&path, gid_of(&self.name)?.to_string().as_bytes(), Ownership::root(0o600))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
 }
 
 /// A local user whose primary group this is.
@@ -74,12 +89,34 @@ impl Act for CreateGroup {
         }
         // A run that was killed after groupadd finds it done.
         if self.is_done(host)? {
-            return Ok(());
+            return self.remember_gid(host);
         }
         let gid = self.gid.map(|gid| format!("--gid={gid}"));
         let words = ["--system"].into_iter().chain(gid.as_deref()).chain([self.name.as_str()]);
         command::run("groupadd", &words.collect::<Vec<_>>())?;
-        Ok(())
+        self.remember_gid(host)
+    }
+
+    fn look_for_drift(&self, host: &Host<'_>, _: Option<&()>) -> Result<Vec<Drift>> {
+        let made = read_or_empty(&self.remembered(host))?;
+        let one = |found: String, repair| {
+            Ok(vec![Drift::new(Path::new(&self.name), Aspect::Content, found, repair)])
+        };
+        let Some(group) = users::get_group_by_name(&self.name) else {
+            let repair = match made.parse() {
+                Ok(gid) => {
+                    let again = Self { gid: Some(gid), ..self.clone() };
+                    Repair::By(Box::new(Action::CreateGroup(again)))
+                }
+                Err(_) => Repair::Never("make it again, with the gid of what it owned".to_owned()),
+            };
+            return one("there is no such group any more".to_owned(), repair);
+        };
+        if made.is_empty() || made == group.gid().to_string() {
+            return Ok(Vec::new());
+        }
+        let remedy = format!("give it its gid back: groupmod --gid {made} {}", self.name);
+        one(format!("it was made anew, with the gid {} and not {made}", group.gid()), Repair::Never(remedy))
     }
 
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use users::os::unix::UserExt;
 
 use super::conflict::{Conflict, Keep, Present, Scan, Version, put_aside, undecided};
+use super::drift::{Aspect, Drift, Repair};
 use super::edit::{AccountLock, read_or_empty};
 use super::file_state::FileState;
-use super::{Act, Host, account_debris, gid_of, uid_of};
+use super::{Act, Action, Host, account_debris, gid_of, uid_of};
 use crate::system::command;
 use crate::system::files::{self, Ownership};
 
@@ -111,6 +112,30 @@ impl Act for CreateUser {
             scan.conflict(conflict);
         }
         Ok(())
+    }
+
+    fn look_for_drift(&self, host: &Host<'_>, _: Option<&Self::Before>) -> Result<Vec<Drift>> {
+        let made = read_or_empty(&host.backups.join(format!("uid-of-{}", self.name)))?;
+        let one = |found: String, repair| {
+            Ok(vec![Drift::new(Path::new(&self.name), Aspect::Content, found, repair)])
+        };
+        let Some(user) = users::get_user_by_name(&self.name) else {
+            let found = "there is no such user any more".to_owned();
+            let repair = match made.parse() {
+                // The same id: all that it owned is its again.
+                Ok(uid) => {
+                    let again = Self { uid: Some(uid), ..self.clone() };
+                    Repair::By(Box::new(Action::CreateUser(again)))
+                }
+                Err(_) => Repair::Never("make it again, with the uid of what it owned".to_owned()),
+            };
+            return one(found, repair);
+        };
+        if made.is_empty() || made == user.uid().to_string() {
+            return Ok(Vec::new());
+        }
+        let remedy = format!("give it its uid back: usermod --uid {made} {}", self.name);
+        one(format!("it was made anew, with the uid {} and not {made}", user.uid()), Repair::Never(remedy))
     }
 }
 

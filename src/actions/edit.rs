@@ -123,6 +123,14 @@ impl Original {
         self.state.write_instead(&self.path, text)
     }
 
+    /// The very file from before, for who knows that nobody else edited it since.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn put_back(&self, host: &Host<'_>) -> Result<()> {
+        self.state.restore(&self.path, host)
+    }
+
     /// Ends the edit: the very file from before when `text`, what is there now without our part, is what it held (so that
     /// its time stamp comes back too); otherwise somebody else edited it meanwhile, and their text stays.
     pub fn restore(&self, text: &str, host: &Host<'_>) -> Result<()> {

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conflict::{Scan, Wrote, ensure_untouched, sha256, undo_placed};
+use super::drift::{self, Aspect, Drift, Repair};
 use super::file_state::FileState;
 use super::{Act, Host, show};
 use crate::system::files::{self, Ownership};
@@ -83,6 +84,23 @@ impl Act for InstallProgram {
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Before) -> Result<()> {
         scan.placed(&self.path, &before.state, before.wrote())
+    }
+
+    /// Without a record the program was there already, and nobody knows which one it was.
+    fn look_for_drift(&self, host: &Host<'_>, before: Option<&Before>) -> Result<Vec<Drift>> {
+        let drift = match before {
+            Some(before) => drift::of_placed(&self.path, Some(&before.state), &before.wrote(), host)?,
+            None if self.path.symlink_metadata().is_ok() => None,
+            None => Some(Drift::new(&self.path, Aspect::Content, "it is gone", Repair::Again)),
+        };
+        match drift {
+            Some(drift) => Ok(vec![drift]),
+            None => drift::of_owner(&self.path, Ownership::root(0o755)),
+        }
+    }
+
+    fn decides(&self, path: &Path, aspect: Aspect) -> bool {
+        path == self.path && aspect != Aspect::Runs
     }
 }
 

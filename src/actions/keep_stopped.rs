@@ -53,7 +53,9 @@ impl Act for KeepStopped {
         let uid = uid.map_or_else(|| uid_of(&self.user), Ok)?;
         let daemon_uids = [0, uid];
         let processes = Processes { build_uids: &self.build_uids, daemon_uids: &daemon_uids };
-        drain(host, &processes, Duration::from_secs(self.drain_timeout))
+        drain(host, &processes, Duration::from_secs(self.drain_timeout))?;
+        // The gate is no unit of anybody's there. The script that started it ends with it, and the scanner with that.
+        if systemd::is_running() { Ok(()) } else { end_all_of(host, uid) }
     }
 
     fn undo(&self, host: &Host<'_>, uid: &Option<u32>) -> Result<()> {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::drift::{Aspect, Drift, Repair};
 use super::{Act, Host, show};
 use crate::system::command;
 
@@ -45,6 +46,12 @@ impl Act for LoadApparmorProfile {
     /// What is loaded under that name may be an older text.
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {
         Ok(false)
+    }
+
+    fn look_for_drift(&self, _: &Host<'_>, _: Option<&()>) -> Result<Vec<Drift>> {
+        let drift =
+            || Drift::new(&self.path, Aspect::Runs, "the kernel does not know this profile", Repair::Again);
+        Ok((!self.is_loaded()?).then(drift).into_iter().collect())
     }
 
     fn capture(&self, _: &Host<'_>) -> Result<()> {

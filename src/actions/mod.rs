@@ -19,6 +19,7 @@ mod create_user;
 mod database;
 mod delete_tree;
 mod drain;
+pub mod drift;
 mod edit;
 mod fetch_archive;
 mod file_state;
@@ -58,6 +59,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use conflict::{Choices, Scan};
+use drift::{Aspect, Drift};
 
 /// What an action may use besides its own parameters.
 pub struct Host<'a> {
@@ -125,6 +127,14 @@ pub trait Act {
     fn look_for_conflicts(&self, _: &mut Scan<'_>, _: &Self::Before) -> Result<()> {
         Ok(())
     }
+    /// What is not any more as this step left it; `before` is missing when the step found its work done. Reads only.
+    fn look_for_drift(&self, _: &Host<'_>, _: Option<&Self::Before>) -> Result<Vec<Drift>> {
+        Ok(Vec::new())
+    }
+    /// Whether this step, which came later, decides about it: then it does not matter what earlier steps left there.
+    fn decides(&self, _: &Path, _: Aspect) -> bool {
+        false
+    }
 }
 
 macro_rules! actions {
@@ -187,6 +197,22 @@ macro_rules! actions {
             /// As [`Action::apply`].
             pub fn undo(&self, host: &Host<'_>, captured: &str) -> Result<()> {
                 match self { $(Self::$variant(action) => action.undo(host, &from_journal(captured)?),)* }
+            }
+
+            /// What is not any more as it left it.
+            ///
+            /// # Errors
+            /// As [`Action::apply`], and when what is there cannot be read.
+            pub fn look_for_drift(&self, host: &Host<'_>, captured: Option<&str>) -> Result<Vec<Drift>> {
+                match self { $(Self::$variant(action) => {
+                    let before = captured.map(from_journal).transpose()?;
+                    action.look_for_drift(host, before.as_ref())
+                })* }
+            }
+
+            /// Whether it decides about this, when it was done last.
+            pub fn decides(&self, path: &Path, aspect: Aspect) -> bool {
+                match self { $(Self::$variant(action) => action.decides(path, aspect),)* }
             }
 
             /// Looks whether somebody else changed what it did.

@@ -1,13 +1,14 @@
 //! A symbolic link: a masked or an enabled unit.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conflict::{Scan, Wrote, ensure_untouched, undo_placed};
+use super::drift::{self, Aspect, Drift};
 use super::file_state::FileState;
 use super::{Act, Host, show};
 use crate::system::files;
@@ -53,6 +54,14 @@ impl Act for PutSymlink {
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &FileState) -> Result<()> {
         scan.placed(&self.path, before, self.wrote())
+    }
+
+    fn look_for_drift(&self, host: &Host<'_>, before: Option<&FileState>) -> Result<Vec<Drift>> {
+        Ok(drift::of_placed(&self.path, before, &self.wrote(), host)?.into_iter().collect())
+    }
+
+    fn decides(&self, path: &Path, aspect: Aspect) -> bool {
+        path == self.path && aspect != Aspect::Runs
     }
 }
 

@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Host, gid_of, show, uid_of};
-use crate::reown::{self, Listed, Outcome, Plain, Progress, ReownError, Rule, Tree};
+use super::drift::{Aspect, Drift, Repair};
+use super::{Act, Action, Host, gid_of, show, uid_of};
+use crate::reown::{self, Listed, Outcome, Plain, Progress, ReownError, Rule, Tree, Unrecorded};
 use crate::system::kernel;
 use crate::types::SubidRange;
 
@@ -45,6 +46,10 @@ pub struct Reown {
     pub may_be_open: Vec<PathBuf>,
     /// Uids that builds have since: what they left behind goes to root when this is undone.
     pub left_overs: SubidRange,
+    /// Whether the tree is the user's already but for what somebody gave back to root: then just that changes hands, and just that
+    /// goes back when this is undone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_strays: bool,
 }
 
 impl Reown {
@@ -56,6 +61,18 @@ impl Reown {
     fn record(&self, host: &Host<'_>) -> PathBuf {
         let name = self.root.to_string_lossy().trim_matches('/').replace('/', "-");
         host.backups.join(format!("owners-{name}"))
+    }
+
+    fn rule(&self) -> Result<Rule> {
+        let from = std::iter::once(0).chain(self.also_from.iter().copied()).collect();
+        Ok(Rule {
+            plain: self.plain,
+            may_be_open: self.may_be_open.clone(),
+            from,
+            to_uid: uid_of(&self.user)?,
+            to_gid: gid_of(&self.group)?,
+            record_all: self.only_strays,
+        })
     }
 
     /// Tells what was left alone, and fails when anything did not change hands that should have: what stays root's the
@@ -137,14 +154,7 @@ impl Act for Reown {
     }
 
     fn apply(&self, host: &Host<'_>, _: &Option<u32>) -> Result<()> {
-        let from = std::iter::once(0).chain(self.also_from.iter().copied()).collect();
-        let rule = Rule {
-            plain: self.plain,
-            may_be_open: self.may_be_open.clone(),
-            from,
-            to_uid: uid_of(&self.user)?,
-            to_gid: gid_of(&self.group)?,
-        };
+        let rule = self.rule()?;
         let record = self.record(host);
         let outcome = self
             .watched(host, |progress| reown::reown(&self.tree(), &rule, &record, progress, host.cancelled))?;
@@ -159,11 +169,34 @@ impl Act for Reown {
         let owner = owner
             .map_or_else(|| uid_of(&self.user), Ok)
             .context("its owner is needed to know what was changed")?;
+        let (left_overs, unrecorded) = match self.only_strays {
+            true => (None, Unrecorded::Stays),
+            false => (Some(self.left_overs), Unrecorded::To(self.plain)),
+        };
         let outcome = self.watched(host, |progress| {
-            let builds = Some(self.left_overs);
-            reown::restore(&self.tree(), self.plain, &record, owner, builds, progress, host.cancelled)
+            reown::restore(&self.tree(), unrecorded, &record, owner, left_overs, progress, host.cancelled)
         })?;
         self.settle(host, &outcome)
+    }
+
+    fn look_for_drift(&self, host: &Host<'_>, _: Option<&Option<u32>>) -> Result<Vec<Drift>> {
+        let mut tree = self.tree();
+        // Root's own profile and roots: root's commands write there, and nobody else needs to.
+        tree.skip.extend(["profiles/per-user/root", "gcroots/per-user/root"].map(PathBuf::from));
+        let strays = reown::strays(&tree, &self.rule()?, host.cancelled)?;
+        if strays.count == 0 {
+            return Ok(Vec::new());
+        }
+        let found =
+            format!("{} of what is in it belong to root or a build user: {}", strays.count, some(&strays));
+        let again = Self { only_strays: true, plain: Plain::ROOT, ..self.clone() };
+        Ok(vec![Drift::new(&self.root, Aspect::Below, found, Repair::By(Box::new(Action::Reown(again))))])
+    }
+
+    fn decides(&self, path: &Path, aspect: Aspect) -> bool {
+        let Ok(below) = path.strip_prefix(&self.root) else { return false };
+        let is_walked = self.include_root || !below.as_os_str().is_empty();
+        aspect == Aspect::Owner && is_walked && !self.skip.iter().any(|skip| below.starts_with(skip))
     }
 }
 

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conflict::Scan;
+use super::drift::{Aspect, Drift, Repair};
 use super::edit::{Original, read_or_empty};
 use super::{Act, Host, show};
 
@@ -70,11 +71,20 @@ impl Act for ReplaceLines {
 
     fn undo(&self, host: &Host<'_>, before: &Original) -> Result<()> {
         let Some(file) = before.to_undo(host)? else { return Ok(()) };
+        if file.read()? == self.swapped(&before.held(host)?, false) {
+            return before.put_back(host);
+        }
         file.restore(&self.swapped(&file.read()?, true), host)
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {
         before.look_for_conflicts(scan).map(drop)
+    }
+
+    fn look_for_drift(&self, host: &Host<'_>, _: Option<&Original>) -> Result<Vec<Drift>> {
+        let drift =
+            || Drift::new(&self.path, Aspect::Content, "lines are as they were before", Repair::Again);
+        Ok((!self.is_done(host)?).then(drift).into_iter().collect())
     }
 }
 

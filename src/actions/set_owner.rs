@@ -2,13 +2,14 @@
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{PermissionsExt, fchown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::create_directory::octal;
+use super::drift::{self, Aspect, Drift, Repair};
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::system::files::{Ownership, open_directory};
 
@@ -108,6 +109,20 @@ impl Act for SetOwner {
             ));
         }
         self.set(after)
+    }
+
+    fn look_for_drift(&self, _: &Host<'_>, _: Option<&Was>) -> Result<Vec<Drift>> {
+        if self.path.symlink_metadata().is_err() {
+            // The step that made it says so.
+            return Ok(Vec::new());
+        }
+        let (now, wanted) = (self.now()?, self.wanted()?);
+        let drift = || Drift::new(&self.path, Aspect::Owner, drift::belongs(now, wanted), Repair::Again);
+        Ok((now != wanted).then(drift).into_iter().collect())
+    }
+
+    fn decides(&self, path: &Path, aspect: Aspect) -> bool {
+        path == self.path && aspect == Aspect::Owner
     }
 }
 

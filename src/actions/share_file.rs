@@ -9,6 +9,7 @@ use nix::libc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::drift::{Aspect, Drift, Repair};
 use super::{Act, Host, gid_of, show};
 use crate::system::files::Ownership;
 
@@ -75,6 +76,14 @@ impl Act for ShareFile {
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {
         let now = self.now()?;
         Ok(now.gid == gid_of(&self.group)? && now.mode & Self::READ != 0)
+    }
+
+    fn look_for_drift(&self, host: &Host<'_>, _: Option<&Was>) -> Result<Vec<Drift>> {
+        if self.path.symlink_metadata().is_err() || self.is_done(host)? {
+            return Ok(Vec::new());
+        }
+        let found = format!("the group {} cannot read it any more", self.group);
+        Ok(vec![Drift::new(&self.path, Aspect::Owner, found, Repair::Again)])
     }
 
     fn capture(&self, _: &Host<'_>) -> Result<Was> {

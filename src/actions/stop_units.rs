@@ -1,5 +1,6 @@
 //! Units are stopped, and what they left running ends.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -7,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::drain::{Processes, drain};
+use super::drift::{Aspect, Drift, Repair};
 use super::{Act, Host};
 use crate::platform::systemd;
 use crate::types::UnitName;
@@ -50,6 +52,13 @@ impl Act for StopUnits {
         drain(host, &processes, Duration::from_secs(self.drain_timeout))
     }
 
+    fn look_for_drift(&self, _: &Host<'_>, _: Option<&Vec<UnitName>>) -> Result<Vec<Drift>> {
+        let runs = |unit: UnitName| {
+            Drift::new(Path::new(unit.as_str()), Aspect::Runs, "somebody started it again", Repair::Restart)
+        };
+        Ok(systemd::active(&self.units)?.into_iter().map(runs).collect())
+    }
+
     fn undo(&self, host: &Host<'_>, active: &Vec<UnitName>) -> Result<()> {
         let (there, gone): (Vec<_>, Vec<_>) = active
             .iter()
@@ -66,6 +75,9 @@ impl Act for StopUnits {
                 "{} ran before the migration, and is not there any more",
                 systemd::names(&gone)
             ));
+        }
+        if !systemd::is_running() {
+            host.observer.note("no systemd runs here: start the daemon of before as it was started before");
         }
         systemd::start(&names(there))
     }

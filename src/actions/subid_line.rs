@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conflict::Scan;
+use super::drift::{Aspect, Drift, Repair};
 use super::edit::{AccountLock, Original, read_or_empty};
 use super::{Act, Host, show};
 use crate::types::{SubidRange, parse_subid_file};
@@ -82,6 +83,12 @@ impl Act for SubidLine {
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {
         before.look_for_conflicts(scan).map(drop)
+    }
+
+    fn look_for_drift(&self, host: &Host<'_>, _: Option<&Original>) -> Result<Vec<Drift>> {
+        let found = || format!("the line {} is gone", self.line().trim_end());
+        let drift = || Drift::new(&self.path, Aspect::Content, found(), Repair::Again);
+        Ok((!self.is_done(host)?).then(drift).into_iter().collect())
     }
 }
 

@@ -1,10 +1,20 @@
 //! The finished state is proved on the live machine.
 
-use anyhow::{Result, bail};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, gid_of, uid_of};
+use crate::platform::paths;
+use crate::system::command;
 use crate::types::SubidRange;
 use crate::verify::{self, Target};
 
@@ -22,6 +32,9 @@ pub struct Verify {
     pub count: u32,
     /// Uids of the build users of before, which must own nothing now.
     pub build_uids: Vec<u32>,
+    /// What serves meanwhile, where no init system does: a program that runs until SIGTERM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_by: Option<PathBuf>,
 }
 
 impl Verify {
@@ -30,6 +43,49 @@ impl Verify {
         let mut target = Target::new(uid_of(&self.user)?, gid_of(&self.group)?, range);
         target.build_users_uids.clone_from(&self.build_uids);
         Ok(target)
+    }
+}
+
+/// The daemon for the time of the checks; dropping it ends it.
+struct Served(Option<Child>);
+
+impl Served {
+    /// Longer than the gate and the scanner take to make their sockets.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const SOCKETS: [&str; 2] = [paths::ROOTS_SOCKET, paths::DAEMON_SOCKET];
+
+    /// Starts it, unless it serves already.
+    fn start(program: &Path) -> Result<Self> {
+        let serves = || Self::SOCKETS.iter().all(|socket| UnixStream::connect(socket).is_ok());
+        if serves() {
+            return Ok(Self(None));
+        }
+        let context = || format!("cannot start {}", program.display());
+        let child =
+            command::clean(&program.to_string_lossy()).stdin(Stdio::null()).spawn().with_context(context)?;
+        let mut served = Self(Some(child));
+        let start = Instant::now();
+        while !serves() {
+            let ended = served.0.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if let Some(status) = ended {
+                bail!("{} ended ({status}) before it served: see what it said above", program.display());
+            }
+            if start.elapsed() > Self::PATIENCE {
+                bail!("{} does not serve after {} s", program.display(), Self::PATIENCE.as_secs());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(served)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            // One that has ended is what is wanted.
+            let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
+            let _ = child.wait();
+        }
     }
 }
 
@@ -56,6 +112,7 @@ impl Act for Verify {
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
         let target = self.target()?;
         verify::sweep(&target)?;
+        let _served = self.started_by.as_deref().map(Served::start).transpose()?;
         let report = verify::run(&target, &mut |result| {
             let word = if result.outcome.passed { "proved" } else { "FAILED" };
             host.observer.note(&format!("{word}: {} ({})", result.title, result.outcome.seen));

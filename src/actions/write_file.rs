@@ -1,7 +1,7 @@
 //! A file with a given text: units, tmpfiles.d entries.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conflict::{Scan, Wrote, ensure_untouched, undo_placed};
 use super::create_directory::octal;
+use super::drift::{self, Aspect, Drift};
 use super::file_state::FileState;
 use super::{Act, Host, show};
 use crate::system::files::{self, Ownership};
@@ -69,6 +70,17 @@ impl Act for WriteFile {
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &FileState) -> Result<()> {
         scan.placed(&self.path, before, self.wrote())
+    }
+
+    fn look_for_drift(&self, host: &Host<'_>, before: Option<&FileState>) -> Result<Vec<Drift>> {
+        if let Some(drift) = drift::of_placed(&self.path, before, &self.wrote(), host)? {
+            return Ok(vec![drift]);
+        }
+        drift::of_owner(&self.path, Ownership::root(octal(&self.mode)?))
+    }
+
+    fn decides(&self, path: &Path, aspect: Aspect) -> bool {
+        path == self.path && aspect != Aspect::Runs
     }
 }
 

@@ -54,6 +54,8 @@ pub enum Command {
     Install(MigrateArgs),
     /// Proves the finished state on the live machine: owner, build uid, trust, GC roots
     Verify,
+    /// Verifies, and finds what was changed since by package upgrades, other installers or by hand; can put it back
+    Doctor(DoctorArgs),
     /// Lists how the Nix user could still become root, and closes the ways that can be closed safely
     Audit(AuditArgs),
     /// Lists what keeps store paths alive: processes, links, and links that are remembered while they cannot be seen
@@ -118,6 +120,23 @@ pub struct AuditArgs {
     /// Also writes a page for people, which any browser shows
     #[arg(long, value_name = "FILE", conflicts_with = "fix")]
     pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Puts back what drifted, as a run that rollback undoes
+    #[arg(long)]
+    pub repair: bool,
+    /// With --repair: shows what would be changed, and changes nothing
+    #[arg(long, requires = "repair")]
+    pub dry_run: bool,
+    /// With --dry-run: exit status 5 when there is something to change
+    #[arg(long, requires = "dry_run")]
+    pub exit_code: bool,
+    /// With --repair: whose version stays of what somebody edited: theirs, or ours (what nix-unroot wrote; a rollback gives theirs
+    /// back). Without it each is asked for on a terminal, and nothing is repaired elsewhere
+    #[arg(long, value_name = "WHOSE", requires = "repair")]
+    pub keep: Option<Whose>,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,32 @@ use crate::daemon::printable;
 /// Lines of a diff that are shown.
 const SHOWN: usize = 24;
 
+/// What "ours" means.
+#[derive(Clone, Copy)]
+pub struct Words {
+    /// Whether it is what a run wrote, not what was there before.
+    puts_back: bool,
+    /// To say how to choose.
+    ours: &'static str,
+    /// To say what the answer does.
+    answer: &'static str,
+}
+
+impl Words {
+    /// In a rollback.
+    pub const ROLLBACK: Self = Self {
+        puts_back: false,
+        ours: "the state before, and theirs is put aside in /var/lib/nix-unroot/backups",
+        answer: "as before; what is there now is put aside",
+    };
+    /// In a repair.
+    pub const REPAIR: Self = Self {
+        puts_back: true,
+        ours: "what nix-unroot wrote is put back; a rollback gives theirs back",
+        answer: "as nix-unroot wrote it; a rollback gives back what is there now",
+    };
+}
+
 /// Shows the conflicts and finds out whose version stays of each: as `--keep` says, or as a person answers. `None` when nobody
 /// can be asked, or somebody does not want to choose.
 ///
@@ -20,6 +46,7 @@ pub fn choose(
     session: &Session,
     found: &[Conflict],
     keep: Option<Whose>,
+    words: Words,
 ) -> Result<Option<Vec<(Conflict, Keep)>>> {
     let asks = keep.is_none() && !session.settings.yes && session.output.can_ask();
     let mut chosen = Vec::new();
@@ -28,7 +55,7 @@ pub fn choose(
         let keep = match keep {
             Some(Whose::Theirs) => Some(Keep::Theirs),
             Some(Whose::Ours) => Some(Keep::Ours),
-            None if asks => ask(conflict)?,
+            None if asks => ask(conflict, words)?,
             None => continue,
         };
         match keep {
@@ -39,10 +66,11 @@ pub fn choose(
     if chosen.len() == found.len() {
         return Ok(Some(chosen));
     }
-    session.output.message(
+    session.output.message(&format!(
         "nothing was changed: somebody else changed what is shown above since; choose with --keep theirs (it stays as it is \
-         now) or --keep ours (the state before, and theirs is put aside in /var/lib/nix-unroot/backups)",
-    );
+         now) or --keep ours ({})",
+        words.ours
+    ));
     Ok(None)
 }
 
@@ -62,10 +90,10 @@ fn show(session: &Session, conflict: &Conflict, number: usize, of: usize) {
     }
 }
 
-fn ask(conflict: &Conflict) -> Result<Option<Keep>> {
+fn ask(conflict: &Conflict, words: Words) -> Result<Option<Keep>> {
     let theirs = format!("theirs: {} stays as it is now", conflict.path.display());
-    let ours =
-        format!("ours: {}, as before; what is there now is put aside", printable(&conflict.before.what));
+    let version = if words.puts_back { &conflict.ours } else { &conflict.before };
+    let ours = format!("ours: {}, {}", printable(&version.what), words.answer);
     let answer = dialoguer::Select::new()
         .with_prompt("Whose version stays?")
         .items([theirs.as_str(), &ours, "stop: change nothing"])

@@ -14,6 +14,7 @@ use super::runs::{RunDocument, Runner};
 use super::{Session, UsageError, install, require_root};
 use crate::findings::Finding;
 use crate::plan::{Options, Plan, Purpose, Step};
+use crate::platform::paths;
 use crate::report::Document;
 
 /// The document of `migrate --dry-run --json` and `install --dry-run --json`, and of either when it is blocked.
@@ -94,7 +95,14 @@ fn begin(session: &Session, args: &MigrateArgs, options: &Options, plan: &Plan) 
             "the machine changed while the plan was read, and nothing was done: run the same command again"
         );
     }
-    runner.apply(session, plan, args.keep_partial)
+    let exit = runner.apply(session, plan, args.keep_partial)?;
+    if exit == Exit::Done && options.without_init {
+        session.output.message(&format!(
+            "nothing starts the daemon here but you: run {} as root whenever the container starts (in the foreground; it ends with SIGTERM)",
+            paths::START
+        ));
+    }
+    Ok(exit)
 }
 
 fn blocked(session: &Session, survey: &Survey) -> Result<Exit> {

@@ -3,6 +3,7 @@
 mod args;
 mod audit;
 mod conflicts;
+mod doctor;
 mod exit;
 mod history;
 mod inspect;
@@ -83,6 +84,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Migrate(args) => migrate::migrate(session, args),
         Command::Install(args) => install::install(session, args),
         Command::Verify => verify::verify(session),
+        Command::Doctor(args) => doctor::doctor(session, args),
         Command::Audit(args) => audit::audit(session, args),
         Command::Roots(args) => roots::roots(session, args),
         Command::Uninstall(args) => uninstall::uninstall(session, args),

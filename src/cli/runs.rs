@@ -10,12 +10,12 @@ use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::args::RollbackArgs;
-use super::conflicts;
+use super::conflicts::{self, Words};
 use super::exit::Exit;
 use super::progress::Progress;
 use super::{Session, require_root};
 use crate::actions::conflict::{Conflict, Keep};
-use crate::engine::{self, Ending, Engine};
+use crate::engine::{self, Drifted, Ending, Engine};
 use crate::journal::{self, Journal, Lock, LockError, Run, RunState};
 use crate::plan::Plan;
 use crate::platform::paths;
@@ -64,9 +64,9 @@ impl RunDocument {
         Self { run: None, outcome: Outcome::NothingToDo, conflicts: Vec::new() }
     }
 
-    /// Nothing was undone because of these.
-    fn undecided(run: i64, conflicts: Vec<Conflict>) -> Self {
-        Self { run: Some(run), outcome: Outcome::Conflicts, conflicts }
+    /// Nothing was done because of these.
+    pub fn undecided(run: Option<i64>, conflicts: Vec<Conflict>) -> Self {
+        Self { run, outcome: Outcome::Conflicts, conflicts }
     }
 }
 
@@ -110,18 +110,40 @@ impl Runner {
         self.drive(session, keep_partial, |engine| engine.apply(run, plan))
     }
 
+    /// What drifted since the runs in effect, and those; `None` when another run holds the journal.
+    ///
+    /// # Errors
+    /// When the journal or the machine cannot be read.
+    pub fn look_at_drift(session: &Session) -> Result<Option<Drifts>> {
+        let path = Path::new(paths::JOURNAL);
+        if !journal::is_there(path) {
+            return Ok(Some(Default::default()));
+        }
+        let lock = match Lock::take(path) {
+            Ok(lock) => lock,
+            Err(error @ LockError::Held(_)) => {
+                session.output.error(&error.into());
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut journal = Journal::open(path)?;
+        let found = drifts(&mut journal);
+        drop(lock);
+        found.map(Some)
+    }
+
+    /// The same under this lock.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn drifts(&mut self) -> Result<Drifts> {
+        drifts(&mut self.journal)
+    }
+
     /// What somebody else changed of what the run did.
     fn look(&mut self, run: &Run) -> Result<Vec<Conflict>> {
-        let (progress, cancelled) = (Progress::new(false), AtomicBool::new(false));
-        let engine = Engine {
-            journal: &mut self.journal,
-            backups: backups(),
-            observer: &progress,
-            cancelled: &cancelled,
-            keep_partial: false,
-            work_places: paths::WORK_PLACES,
-        };
-        engine.conflicts(run)
+        looking(&mut self.journal, |engine| engine.conflicts(run))
     }
 
     fn drive(
@@ -176,6 +198,30 @@ impl Runner {
 
 /// The name of the plan that made `/nix`.
 const INSTALL: &str = "install";
+
+/// The runs in effect, and what drifted of them.
+pub type Drifts = (Vec<(Run, Plan)>, Vec<Drifted>);
+
+fn drifts(journal: &mut Journal) -> Result<Drifts> {
+    looking(journal, |engine| {
+        let runs = engine.in_effect()?;
+        let drifts = engine.drifts(&runs)?;
+        Ok((runs, drifts))
+    })
+}
+
+/// An engine that only looks.
+fn looking<T>(journal: &mut Journal, look: impl FnOnce(&Engine<'_>) -> Result<T>) -> Result<T> {
+    let (progress, cancelled) = (Progress::new(false), AtomicBool::new(false));
+    look(&Engine {
+        journal,
+        backups: backups(),
+        observer: &progress,
+        cancelled: &cancelled,
+        keep_partial: false,
+        work_places: paths::WORK_PLACES,
+    })
+}
 
 fn backups() -> PathBuf {
     Path::new(paths::STATE_DIR).join("backups")
@@ -251,7 +297,7 @@ pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
                 run.id, run.plan_name, run.started
             ))
         },
-        Some(&|found| conflicts::choose(session, found, args.keep)),
+        Some(&|found| conflicts::choose(session, found, args.keep, Words::ROLLBACK)),
         |engine, run| engine.roll_back(run),
     )
 }
@@ -306,7 +352,7 @@ fn with_current(
         match choose(&found)? {
             Some(all) => chosen = all,
             None => {
-                session.output.document(&RunDocument::undecided(run.id, found))?;
+                session.output.document(&RunDocument::undecided(Some(run.id), found))?;
                 return Ok(Exit::Blocked);
             }
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::exit::Exit;
-use super::{Session, UsageError, audit, history, inspect, migrate, roots, runs, uninstall};
+use super::{Session, UsageError, audit, doctor, history, inspect, migrate, roots, runs, uninstall};
 use crate::plan::Plan;
 use crate::report::{self, Document};
 use crate::verify;
@@ -41,6 +41,7 @@ const KINDS: &[Kind] = &[
     kind::<migrate::Preview<'_>>(),
     kind::<runs::RunDocument>(),
     kind::<verify::Report>(),
+    kind::<doctor::Examination>(),
     kind::<audit::Audit>(),
     kind::<roots::Roots>(),
     kind::<roots::Expired>(),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::findings::{Share, check_accepted};
 use crate::plan::Options;
-use crate::platform::paths;
+use crate::platform::{paths, systemd};
 use crate::types::SubidRange;
 
 /// Each field is a flag `--like-this`, a variable `NIX_UNROOT_LIKE_THIS`, and a key `like-this` in the file.
@@ -61,6 +61,9 @@ pub struct Settings {
     /// With install: enables the daemon without starting it, so nothing is verified
     #[arg(long, global = true, env = "NIX_UNROOT_NO_START", value_parser = BoolishValueParser::new())]
     pub no_start: bool,
+    /// What starts the daemon: systemd, or none (in a container) [default: systemd]
+    #[arg(long, global = true, value_name = "systemd|none", env = "NIX_UNROOT_INIT")]
+    pub init: Option<String>,
     /// How long running builds are waited for, in seconds [default: 300]
     #[arg(long, global = true, value_name = "SECONDS", env = "NIX_UNROOT_DRAIN_TIMEOUT")]
     pub drain_timeout: Option<u64>,
@@ -128,6 +131,7 @@ impl Settings {
             extra_conf: self.extra_conf.or(other.extra_conf),
             no_shell_changes: self.no_shell_changes || other.no_shell_changes,
             no_start: self.no_start || other.no_start,
+            init: self.init.or(other.init),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             share_conf: self.share_conf || other.share_conf,
             share_netrc: self.share_netrc || other.share_netrc,
@@ -164,6 +168,7 @@ impl Settings {
             extra_conf: self.extra_conf.clone().filter(|lines| !lines.trim().is_empty()),
             change_shells: !self.no_shell_changes,
             start: !self.no_start,
+            without_init: self.without_init()?,
             drain_timeout: self.drain_timeout.unwrap_or(defaults.drain_timeout),
             share: Share {
                 conf: self.share_conf,
@@ -179,6 +184,17 @@ impl Settings {
             helpers,
             ..defaults
         })
+    }
+
+    fn without_init(&self) -> Result<bool> {
+        match self.init.as_deref() {
+            None | Some("systemd") => Ok(false),
+            Some("none") if systemd::is_running() => {
+                bail!("systemd runs this machine and is to start the daemon: leave --init none away")
+            }
+            Some("none") => Ok(true),
+            Some(other) => bail!("--init is systemd or none, not {other:?}"),
+        }
     }
 
     fn subid_range(&self) -> Result<Option<SubidRange>> {

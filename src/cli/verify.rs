@@ -7,7 +7,7 @@ use super::exit::Exit;
 use super::{Session, require_root};
 use crate::facts::{self, Flavour};
 use crate::plan;
-use crate::verify::{self, CheckResult, Target};
+use crate::verify::{self, CheckResult, Report, Target};
 
 pub fn verify(session: &Session) -> Result<Exit> {
     require_root("verifying")?;
@@ -27,9 +27,14 @@ pub fn verify(session: &Session) -> Result<Exit> {
     let range = plan::build_range(&facts, &options).context("the user has no range in /etc/subuid")?;
     let mut target = Target::new(user.uid(), user.primary_group_id(), range);
     target.build_users_uids = facts.build_users.members.iter().map(|(_, uid)| *uid).collect();
-    let report = verify::run(&target, &mut |result| tell(session, result));
+    let report = prove(session, &target);
     session.output.document(&report)?;
     Ok(if report.passed { Exit::Done } else { Exit::Failed })
+}
+
+/// Runs the checks, and tells of each.
+pub fn prove(session: &Session, target: &Target) -> Report {
+    verify::run(target, &mut |result| tell(session, result))
 }
 
 fn tell(session: &Session, result: &CheckResult) {

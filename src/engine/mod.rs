@@ -12,6 +12,8 @@
 //! A process that dies anywhere leaves a run that is "applying" or "undoing". [`Engine::resume`] goes on in the
 //! recorded direction; [`Engine::roll_back`] goes back from either.
 
+mod drift;
+
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
+
+pub use drift::Drifted;
 
 use crate::actions::conflict::{Choice, Choices, Conflict, Keep, Scan};
 use crate::actions::{Host, Observer};

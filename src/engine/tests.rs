@@ -313,3 +313,50 @@ fn a_failing_run_does_not_undo_over_somebody_elses_change() {
     assert_eq!(ended, Ending::Stuck);
     assert_eq!(fs::read_to_string(bench.file("a")).unwrap(), "theirs");
 }
+
+/// Two runs write the same files; the later one counts, and what stood there before either is nobody's edit.
+#[test]
+fn of_what_two_steps_wrote_only_the_last_can_drift() {
+    let mut bench = Bench::new();
+    fs::write(bench.file("a"), "first").unwrap();
+    let plan = bench.plan(&["a", "b"]);
+    let over = Plan {
+        goes_on_top: true,
+        ..Plan::read(&plan.to_toml().unwrap().replace("text = \"a\"", "text = \"over\"")).unwrap()
+    };
+    bench.apply(false, &plan);
+    bench.apply(false, &over);
+    let mut drifts = || {
+        let (recorder, cancelled) = (Recorder::default(), AtomicBool::new(false));
+        let backups = bench.dir.path().join("backups");
+        let engine = Engine {
+            journal: &mut bench.journal,
+            backups,
+            observer: &recorder,
+            cancelled: &cancelled,
+            keep_partial: false,
+            work_places: &[],
+        };
+        let runs = engine.in_effect().unwrap();
+        let told = |drifted: Drifted| (drifted.run, drifted.step.id, drifted.drift.conflict.is_some());
+        engine.drifts(&runs).unwrap().into_iter().map(told).collect::<Vec<_>>()
+    };
+    let file = |name: &str| bench.dir.path().join(name);
+    assert_eq!(drifts(), []);
+    for (name, text, found) in [
+        ("a", "a", Some((2, false))),
+        ("a", "first", Some((2, false))),
+        ("a", "edited", Some((2, true))),
+        ("a", "over", None),
+        ("b", "edited", Some((2, true))),
+        ("b", "b", None),
+    ] {
+        fs::write(file(name), text).unwrap();
+        let found: Vec<_> =
+            found.map(|(run, conflict)| (run, name.to_owned(), conflict)).into_iter().collect();
+        assert_eq!(drifts(), found, "{name} is {text:?}");
+    }
+    fs::remove_file(file("b")).unwrap();
+    fs::set_permissions(file("a"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(drifts(), [(2, "a".to_owned(), false), (2, "b".to_owned(), false)]);
+}

@@ -35,7 +35,8 @@ mod subids;
 mod units;
 mod userns;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 pub use child::{PROBE_USERNS, READ_DATABASE, RUN_VERSION, child_main};
 pub use document::*;
@@ -48,6 +49,15 @@ pub(crate) use reader::Reader;
 pub(crate) use root_jobs::EXEC;
 pub(crate) use shell::startup_files;
 pub(crate) use units::{UnitText, all as all_units, program as unit_program};
+
+/// The packages that these paths belong to, as `NAME VERSION`; below `/nix` there are none.
+pub fn owning_packages(machine: &Machine, paths: &[PathBuf]) -> BTreeMap<PathBuf, String> {
+    let owners = packages::owners(&Reader::new(machine), paths);
+    owners
+        .into_iter()
+        .map(|(path, package)| (path, format!("{} {}", package.name, package.version)))
+        .collect()
+}
 
 /// Looks at a machine. Nothing is written, anywhere; what needs rights that this process lacks is in [`Facts::unread`].
 pub fn gather(machine: &Machine) -> Facts {

@@ -44,15 +44,18 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-fn no_systemd(facts: &Facts, _: &Options) -> Option<Seen> {
+fn no_systemd(facts: &Facts, options: &Options) -> Option<Seen> {
     let name = match &facts.init {
         Init::Systemd { .. } => return None,
+        // The units are written all the same, for a day with systemd.
+        Init::Other { .. } if options.without_init || facts.flavour == Flavour::Unprivileged => return None,
         Init::Launchd => "launchd",
         Init::Other { name } => name,
     };
     Some(
         Seen::new(format!("process 1 is {name}, and /run/systemd/system is not there")).remedy(
-            "boot this machine with systemd (in WSL: `systemd=true` below `[boot]` in /etc/wsl.conf)",
+            "in a container, give --init none, and start the daemon yourself; else boot this machine with systemd (in WSL: \
+             `systemd=true` below `[boot]` in /etc/wsl.conf)",
         ),
     )
 }

@@ -54,6 +54,8 @@ pub struct Options {
     pub share: Share,
     /// Leaves another installer's receipt and uninstaller where they are.
     pub keep_installer: bool,
+    /// Whether no init system is to start the daemon.
+    pub without_init: bool,
     /// Keys of blockers that do not block, since an administrator said so ([`check_accepted`] has seen them).
     pub accept: Vec<String>,
 }
@@ -69,6 +71,7 @@ impl Default for Options {
             another_run: None,
             share: Share::default(),
             keep_installer: false,
+            without_init: false,
             accept: Vec::new(),
         }
     }

@@ -158,6 +158,14 @@ fn versions() {
 fn the_kernel_and_init() {
     check(&[
         ("openrc", |f, _| f.init = Init::Other { name: "init".to_owned() }, &["no-systemd"]),
+        (
+            "container",
+            |f, o| {
+                f.init = Init::Other { name: "init".to_owned() };
+                o.without_init = true;
+            },
+            &[],
+        ),
         ("max 0", |f, _| f.user_namespaces.max = Some(0), &["userns-impossible"]),
         ("probe", |f, _| f.user_namespaces.probe = Err("no".to_owned()), &["userns-impossible"]),
         ("clone 0", |f, _| f.user_namespaces.unprivileged_clone = Some(false), &["userns-restricted"]),

@@ -111,6 +111,10 @@ impl Context {
             ("fish_dirs", list(if options.change_shells { &["/etc/fish", "/etc/fish/conf.d"] } else { &[] })),
             ("shell_files", list(&shell_files(facts, options))),
             ("start", options.start.then_some(Value::Boolean(true))),
+            ("start_units", (options.start && !options.without_init).then_some(Value::Boolean(true))),
+            ("init", (!options.without_init).then_some(Value::Boolean(true))),
+            ("start_program", options.without_init.then(|| Value::from(paths::START))),
+            ("environment_words", text(&environment_words(&options.environment))),
             ("shared_files", strings(shared)),
             ("ssh_files", copied(options.share.ssh, "/root/.ssh")),
             ("aws_files", copied(options.share.aws, "/root/.aws")),
@@ -130,6 +134,11 @@ impl Context {
     /// Just these values.
     pub fn from_values<const N: usize>(values: [(&str, Value); N]) -> Self {
         Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), Some(value))).collect() }
+    }
+
+    /// Just these values; the names without one are known, and have none here.
+    pub fn from_options<const N: usize>(values: [(&str, Option<Value>); N]) -> Self {
+        Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() }
     }
 
     /// The value of `name`; `None` when it has none on this machine.
@@ -216,6 +225,12 @@ fn call_architectures(arch: &str) -> &'static str {
         "aarch64" => "native arm",
         _ => "native",
     }
+}
+
+/// Variables as words of a shell command.
+fn environment_words(environment: &[(String, String)]) -> String {
+    let word = |(name, value): &(String, String)| format!("{name}='{}'", value.replace('\'', r"'\''"));
+    environment.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn tmpfiles_lines(facts: &Facts, options: &Options) -> String {

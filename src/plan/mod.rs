@@ -94,6 +94,25 @@ impl Plan {
         Self::fill(include_str!("../../plans/audit-fix.toml"), context)
     }
 
+    /// The plan of `doctor --repair`: these steps, and around them what stops and starts Nix where that is needed.
+    ///
+    /// # Errors
+    /// When a value is missing.
+    pub fn repair(context: &Context, repairs: Vec<Step>) -> Result<Self> {
+        let template = include_str!("../../plans/repair.toml");
+        let mut plan = Self::fill(template, context)?;
+        // Filling in drops a stage without steps, which this one is until now.
+        let shipped: Shipped = toml::from_str(template).context("the plan of repairs is not TOML")?;
+        let at = plan.steps.iter().take_while(|step| step.stage == "stop").count();
+        plan.steps
+            .splice(at..at, repairs.into_iter().map(|step| Step { stage: "repair".to_owned(), ..step }));
+        let is_used = |name: &String| plan.steps.iter().any(|step| step.stage == *name);
+        plan.stages = shipped.stages.into_iter().filter(|(name, _)| is_used(name)).collect();
+        plan.made_from = digest(&format!("{:?}", plan.steps));
+        plan.check()?;
+        Ok(plan)
+    }
+
     /// The plan that removes Nix from the machine on which `remains` were found.
     ///
     /// # Errors
@@ -177,6 +196,12 @@ impl Plan {
     pub fn to_json(&self) -> Result<String> {
         serde_json::to_string_pretty(self).context("cannot write the plan as JSON")
     }
+}
+
+/// What is read of a plan before it is filled in.
+#[derive(Deserialize)]
+struct Shipped {
+    stages: BTreeMap<String, String>,
 }
 
 /// The text of a plan that ships, before it is filled in.

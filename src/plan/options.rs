@@ -39,6 +39,8 @@ pub struct Options {
     pub change_shells: bool,
     /// Whether an installed Nix is started and verified.
     pub start: bool,
+    /// Whether no init system is there to start the daemon.
+    pub without_init: bool,
     /// Name of the user that will own the store.
     pub nix_user: String,
     /// Name of its group.
@@ -76,6 +78,7 @@ impl Default for Options {
             extra_conf: None,
             change_shells: true,
             start: true,
+            without_init: false,
             nix_user: "nix".to_owned(),
             nix_group: "nix".to_owned(),
             nix_uid: None,
@@ -104,6 +107,7 @@ impl Options {
             brings_nix: self.archive.is_some(),
             share: self.share,
             keep_installer: self.keep_installer,
+            without_init: self.without_init,
             accept: self.accept.clone(),
         }
     }

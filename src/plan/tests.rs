@@ -310,3 +310,27 @@ fn a_persons_store_is_taken_from_the_top_and_root_parses_nothing_in_it() {
         "the daemon is not run from a person's profile"
     );
 }
+
+/// Without an init system the units are written all the same, and a program that starts what they say; nothing is started but for the proof.
+#[test]
+fn without_an_init_system_a_program_starts_the_daemon() {
+    let install = Options {
+        without_init: true,
+        environment: vec![("http_proxy".to_owned(), "http://it's:1".to_owned())],
+        ..Options::default()
+    };
+    let plan = Plan::make(&debian_sample(), &install).unwrap();
+    let has = |plan: &Plan, action: &str| plan.steps.iter().any(|step| step.action.name() == action);
+    assert!(!has(&plan, "start-units") && has(&self::plan(), "start-units"));
+    let texts = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::WriteFile(file) if file.path.ends_with("start-nix-daemon") => Some((&file.mode, &file.text)),
+        _ => None,
+    });
+    let [(mode, text)] = texts.collect::<Vec<_>>()[..] else { panic!("not one such program") };
+    assert_eq!(mode, "0755");
+    assert!(text.contains(r"http_proxy='http://it'\''s:1'") && !text.contains("{{"), "{text}");
+    let checked = std::process::Command::new("sh").args(["-n", "-c", text]).status().unwrap();
+    assert!(checked.success());
+    let Some(Action::Verify(verify)) = plan.steps.last().map(|step| &step.action) else { panic!("no proof") };
+    assert_eq!(verify.started_by.as_deref(), Some(std::path::Path::new(crate::platform::paths::START)));
+}

@@ -8,6 +8,8 @@ pub const LIBEXEC_DIR: &str = "/usr/local/libexec/nix-unroot";
 pub const GATE: &str = "nix-daemon-gate";
 /// Name of the scanner's binary.
 pub const ROOT_SCAN: &str = "nix-root-scan";
+/// What starts gate and scanner where no init system does.
+pub const START: &str = "/usr/local/libexec/nix-unroot/start-nix-daemon";
 /// Journal and backups; root's alone, 0700.
 pub const STATE_DIR: &str = "/var/lib/nix-unroot";
 /// The journal.

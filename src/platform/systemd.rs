@@ -1,21 +1,35 @@
 //! systemd: asking about units, starting and stopping them.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 
 use crate::system::command;
 use crate::types::UnitName;
+
+/// Whether systemd runs this machine: the test of sd_booted(3). Where it does not, nothing here is asked of it: no unit is active, and there is
+/// nobody to read them.
+pub fn is_running() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
 
 /// Makes systemd read its units anew.
 ///
 /// # Errors
 /// When systemctl fails.
 pub fn reload() -> Result<()> {
+    if !is_running() {
+        return Ok(());
+    }
     command::run("systemctl", &["daemon-reload"])?;
     Ok(())
 }
 
 /// Whether `unit` is active (or becoming so).
 pub fn is_active(unit: &UnitName) -> Result<bool> {
+    if !is_running() {
+        return Ok(false);
+    }
     let state = property(unit, "ActiveState")?;
     Ok(matches!(state.as_str(), "active" | "activating" | "reloading"))
 }
@@ -45,6 +59,9 @@ pub fn property(unit: &UnitName, name: &str) -> Result<String> {
 
 /// Stops units, waits until they are stopped, and forgets how they ended. A unit that does not exist is stopped.
 pub fn stop(units: &[UnitName]) -> Result<()> {
+    if !is_running() {
+        return Ok(());
+    }
     let known = known(units)?;
     if !known.is_empty() {
         command::run("systemctl", &with_verb("stop", &known))?;

@@ -20,6 +20,7 @@ pub fn text(name: &str) -> Result<&'static str> {
         "linux/nix-root-scan.socket" => include_str!("../../platform/linux/nix-root-scan.socket"),
         "linux/nix-root-scan.service" => include_str!("../../platform/linux/nix-root-scan.service"),
         "linux/root-environment.conf" => include_str!("../../platform/linux/root-environment.conf"),
+        "linux/start-nix-daemon" => include_str!("../../platform/linux/start-nix-daemon"),
         "linux/nix-root-scan.timer" => include_str!("../../platform/linux/nix-root-scan.timer"),
         _ => bail!("there is no template {name:?}"),
     })

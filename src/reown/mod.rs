@@ -90,6 +90,8 @@ pub struct Rule {
     pub to_uid: u32,
     /// The new group.
     pub to_gid: u32,
+    /// Writes down every inode that changes hands, not only those that were not root:root: then [`restore`] can give back just these.
+    pub record_all: bool,
 }
 
 /// Counters to watch from another thread. They grow over all passes, and so may pass the number of inodes.
@@ -133,6 +135,8 @@ pub struct Outcome {
     /// Of a person's tree: what others than its owner may write to, by its mode (which also shows an access control list,
     /// acl(5)). It would stay theirs to write to whoever owns it.
     pub open: Listed,
+    /// [`strays`]: what would change hands.
+    pub strays: Listed,
     /// How long the disk took at the end, to have it all.
     pub synced_in: Duration,
 }
@@ -212,8 +216,33 @@ pub fn reown(
     walk_until_settled(&Job { tree, policy: &policy, record, progress, cancel })
 }
 
-/// Undoes [`reown`]: what `owner_now` owns, and what a build left with an owner in `extra_owned`, becomes `plain`'s, or what
-/// `record` says. What others own stays. On return all changes are on the disk.
+/// What [`reown`] would give to the rule's new owner. One pass; changes nothing.
+///
+/// # Errors
+/// See [`ReownError`].
+pub fn strays(tree: &Tree, rule: &Rule, cancel: &AtomicBool) -> Result<Listed, ReownError> {
+    let (policy, progress) = (Policy::Look { rule }, Progress::default());
+    let job = Job { tree, policy: &policy, record: Path::new(""), progress: &progress, cancel };
+    Ok(one_pass(&job, start(Duration::ZERO), HashSet::new())?.0.strays)
+}
+
+/// What [`restore`] does with what the owner owns and the record does not name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unrecorded {
+    /// It goes to whom most of the tree belonged.
+    To(Plain),
+    /// It stays: the tree was the owner's before, and the record is of a rule with `record_all`.
+    Stays,
+}
+
+impl Unrecorded {
+    fn is_to(self, uid: u32) -> bool {
+        matches!(self, Self::To(plain) if plain.uid == uid)
+    }
+}
+
+/// Undoes [`reown`]: what `owner_now` owns, and what a build left with an owner in `extra_owned`, goes back as `record` says, or
+/// else as `unrecorded` says. What others own stays. On return all changes are on the disk.
 ///
 /// A file gets set-uid, set-gid and capabilities back only if it has the bytes that it had. A process that still has it open
 /// for writing could change them afterwards: end `owner_now`'s processes first.
@@ -222,7 +251,7 @@ pub fn reown(
 /// See [`ReownError`]; a missing `record` is one.
 pub fn restore(
     tree: &Tree,
-    plain: Plain,
+    unrecorded: Unrecorded,
     record: &Path,
     owner_now: u32,
     extra_owned: Option<SubidRange>,
@@ -237,7 +266,7 @@ pub fn restore(
     let started = start(Duration::from_millis(20));
     let kept = policy::give_back(root.fd.as_fd(), record, owner_now, started, &mut given)
         .map_err(|source| ReownError::Record { path: record.to_owned(), source })?;
-    let policy = Policy::Restore { plain, owner: owner_now, extra: extra_owned, kept };
+    let policy = Policy::Restore { unrecorded, owner: owner_now, extra: extra_owned, kept };
     let mut outcome = walk_until_settled(&Job { tree, policy: &policy, record, progress, cancel })?;
     outcome.changed += given.changed;
     outcome.exceptions += given.exceptions;
@@ -370,6 +399,7 @@ impl Outcome {
         self.refused.add(other.refused);
         self.unsettled.add(other.unsettled);
         self.open.add(other.open);
+        self.strays.add(other.strays);
     }
 
     /// Takes in the next pass: what was done adds up, what was seen is as seen last.

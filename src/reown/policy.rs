@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::inode::{self, Id, Stat};
 use super::record::{self, Exception, Writer};
-use super::{Outcome, Plain, ReownError, Rule};
+use super::{Outcome, ReownError, Rule, Unrecorded};
 use crate::system::checkpoint;
 use crate::types::SubidRange;
 
@@ -25,7 +25,9 @@ pub enum Policy<'a> {
     /// From root and the build users to `nix`.
     Reown { rule: &'a Rule, log: Mutex<Log> },
     /// Back.
-    Restore { plain: Plain, owner: u32, extra: Option<SubidRange>, kept: HashMap<Id, (u32, u32)> },
+    Restore { unrecorded: Unrecorded, owner: u32, extra: Option<SubidRange>, kept: HashMap<Id, (u32, u32)> },
+    /// Neither: what would change hands is only named.
+    Look { rule: &'a Rule },
 }
 
 /// What to do with an inode.
@@ -33,6 +35,8 @@ pub enum Policy<'a> {
 pub enum Verdict {
     /// Give it to this owner and group; a directory is walked.
     Take(u32, u32),
+    /// It would be given away; a directory is walked.
+    Name,
     /// It is where it belongs; a directory is walked.
     Keep,
     /// It is somebody else's; a directory is not walked.
@@ -68,14 +72,18 @@ impl Policy<'_> {
             Policy::Reown { rule, .. } if rule.from.contains(&stat.uid) => {
                 Verdict::Take(rule.to_uid, rule.to_gid)
             }
-            Policy::Reown { rule, .. } if stat.uid == rule.to_uid => Verdict::Keep,
-            Policy::Reown { .. } => Verdict::Leave,
-            Policy::Restore { plain, owner, extra, kept } => {
+            Policy::Look { rule } if rule.from.contains(&stat.uid) => Verdict::Name,
+            Policy::Reown { rule, .. } | Policy::Look { rule } if stat.uid == rule.to_uid => Verdict::Keep,
+            Policy::Reown { .. } | Policy::Look { .. } => Verdict::Leave,
+            Policy::Restore { unrecorded, owner, extra, kept } => {
                 let before = if kept.is_empty() { None } else { kept.get(&stat.id) };
                 if stat.uid == *owner || extra.is_some_and(|range| range.contains(stat.uid)) {
-                    let (uid, gid) = before.copied().unwrap_or((plain.uid, plain.gid));
-                    Verdict::Take(uid, gid)
-                } else if stat.uid == 0 || stat.uid == plain.uid || before.is_some() {
+                    match (before, unrecorded) {
+                        (Some((uid, gid)), _) => Verdict::Take(*uid, *gid),
+                        (None, Unrecorded::To(plain)) => Verdict::Take(plain.uid, plain.gid),
+                        (None, Unrecorded::Stays) => Verdict::Keep,
+                    }
+                } else if stat.uid == 0 || before.is_some() || unrecorded.is_to(stat.uid) {
                     Verdict::Keep
                 } else {
                     Verdict::Leave

@@ -51,6 +51,7 @@ impl<'a> Visitor<'a> {
         self.note_open(dir, name, &stat, verdict);
         match verdict {
             Verdict::Keep => {}
+            Verdict::Name => self.outcome.strays.push(dir.place.join(name.to_bytes())),
             Verdict::Leave => self.outcome.left_alone += 1,
             Verdict::Take(uid, gid) => {
                 if self.is_ours_alone(dir, name, &stat) {
@@ -99,6 +100,10 @@ impl<'a> Visitor<'a> {
             Verdict::Take(uid, gid) => {
                 self.change(inode::change_owner(fd, (uid, gid)), || place.join(b""))?;
                 uid
+            }
+            Verdict::Name => {
+                self.outcome.strays.push(place.join(b""));
+                stat.uid
             }
             Verdict::Keep | Verdict::Leave => stat.uid,
         };
@@ -193,7 +198,7 @@ impl<'a> Visitor<'a> {
 
     /// Whether an inode's owner needs no record.
     fn is_plain(&self, stat: &Stat) -> bool {
-        matches!(self.pass.policy, Policy::Reown { rule, .. } if rule.plain.owns(stat))
+        matches!(self.pass.policy, Policy::Reown { rule, .. } if !rule.record_all && rule.plain.owns(stat))
     }
 
     /// Puts the exceptions that wait on the disk, then changes their inodes.

@@ -46,6 +46,43 @@ fn what_root_and_build_users_own_changes_and_comes_back() {
     assert_eq!(case.manifest(), before);
 }
 
+/// Long after the tree changed hands, somebody gave parts of it back to root: those are found, go to the owner, and only they go back.
+#[test]
+fn strays_are_found_and_only_they_come_back() {
+    let case = Case::new();
+    plant(&case);
+    let _ = case.reown();
+    let rule = Rule { from: vec![0, NIXBLD], record_all: true, ..from_root() };
+    let cancel = AtomicBool::new(false);
+    let strays = || strays(&case.tree, &rule, &cancel).unwrap();
+    assert_eq!(strays(), Listed::default());
+    let stray =
+        ["store/0-package/bin/file-0", "store/1-package", "store/2-package/bin/file-5", "var/set-ids"];
+    for path in stray {
+        lchown(case.at(path), Some(0), Some(7)).unwrap();
+    }
+    lchown(case.at("store/3-package"), Some(NIXBLD), Some(0)).unwrap();
+    let drifted = case.manifest();
+    let found = strays();
+    let mut paths = found.paths;
+    paths.sort();
+    paths.dedup();
+    // The file with three names, all of them, the others with one each.
+    assert_eq!(found.count, 7, "{paths:?}");
+    assert!(stray.iter().all(|path| paths.contains(&PathBuf::from(path))), "{paths:?}");
+    assert_eq!(case.manifest(), drifted, "looking changes nothing");
+    let record = case.outside("strays");
+    let done = reown(&case.tree, &rule, &record, &Progress::default(), &cancel).unwrap();
+    assert_eq!((done.changed, done.is_complete()), (5, true), "{done:?}");
+    assert_eq!(strays(), Listed::default());
+    for _ in 0..2 {
+        let progress = Progress::default();
+        let back = restore(&case.tree, Unrecorded::Stays, &record, NIX, None, &progress, &cancel).unwrap();
+        assert!(back.is_complete(), "{back:?}");
+        assert_eq!(case.manifest(), drifted);
+    }
+}
+
 #[test]
 fn what_came_since_becomes_roots() {
     let case = Case::new();

@@ -79,7 +79,8 @@ impl Case {
 
     fn try_restore(&self, cancel: &AtomicBool, progress: &Progress) -> Result<Outcome, ReownError> {
         let builds = SubidRange::new(872_415_232, 65_536);
-        restore(&self.tree, Plain::ROOT, &self.record(), NIX, builds, progress, cancel)
+        let to_root = Unrecorded::To(Plain::ROOT);
+        restore(&self.tree, to_root, &self.record(), NIX, builds, progress, cancel)
     }
 
     fn manifest(&self) -> Manifest {
@@ -88,7 +89,14 @@ impl Case {
 }
 
 fn from_root() -> Rule {
-    Rule { plain: Plain::ROOT, may_be_open: Vec::new(), from: vec![0], to_uid: NIX, to_gid: NIX }
+    Rule {
+        plain: Plain::ROOT,
+        may_be_open: Vec::new(),
+        from: vec![0],
+        to_uid: NIX,
+        to_gid: NIX,
+        record_all: false,
+    }
 }
 
 fn own(path: &Path, (uid, gid): (u32, u32), mode: u32) {

@@ -19,7 +19,7 @@ fn try_from_alice(case: &Case) -> Result<Outcome, ReownError> {
 fn back_to_alice(case: &Case) -> Outcome {
     let plain = Plain { uid: ALICE, gid: ALICE };
     let (progress, cancel) = (Progress::default(), AtomicBool::new(false));
-    restore(&case.tree, plain, &case.record(), NIX, None, &progress, &cancel).unwrap()
+    restore(&case.tree, Unrecorded::To(plain), &case.record(), NIX, None, &progress, &cancel).unwrap()
 }
 
 fn store(case: &Case) {

@@ -25,7 +25,7 @@ pub fn machine_of(base: Cached, test: &str) -> Result<Machine> {
     Ok(machine)
 }
 
-fn clean(test: &str) -> Result<Machine> {
+pub fn clean(test: &str) -> Result<Machine> {
     machine_of(image::without_nix()?, test)
 }
 
@@ -38,13 +38,17 @@ fn digest(machine: &Machine, path: &str) -> Result<String> {
     machine.root(&format!("sha256sum {path} | cut -d' ' -f1"))
 }
 
-/// A build as alice, whose login shell finds Nix by itself: its store path, and the uid that it ran under.
-pub fn build_as_alice(machine: &Machine, name: &str) -> Result<(String, u32)> {
-    let expression = format!(
+/// A build that needs nothing but a shell; its output is the uid that it ran under.
+pub fn expression(name: &str) -> String {
+    format!(
         "derivation {{ name = \"{name}\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
          args = [ \"-c\" \"read inside outside count </proc/self/uid_map; echo $outside >$out\" ]; }}"
-    );
-    let path = machine.user("alice", &format!("nix-build --no-out-link -E '{expression}'"))?;
+    )
+}
+
+/// A build as alice, whose login shell finds Nix by itself: its store path, and the uid that it ran under.
+pub fn build_as_alice(machine: &Machine, name: &str) -> Result<(String, u32)> {
+    let path = machine.user("alice", &format!("nix-build --no-out-link -E '{}'", expression(name)))?;
     let uid = machine.root(&format!("cat {path}"))?.trim().parse()?;
     Ok((path, uid))
 }
@@ -75,7 +79,7 @@ fn an_installed_nix_works_and_goes_without_a_trace() -> Result<()> {
     }
     // What is registered is there, to the bit, and a collection leaves Nix itself.
     machine.user("alice", "nix-store --verify --check-contents; nix-store --gc; nix-store --version")?;
-    product::ok(&machine, "verify")?;
+    super::doctor::assert_sound(&machine, "after an installation")?;
     the_environment_is_right(&machine)?;
 
     let again = product::run(&machine, &format!("install --yes {options}"))?.exits(0)?;

@@ -7,6 +7,7 @@ mod broker;
 mod builds;
 mod churn;
 mod collect;
+mod doctor;
 mod doubts;
 mod dry_run;
 mod faults;
@@ -39,6 +40,7 @@ mod two_at_once;
 mod two_disks;
 mod uninstall;
 mod virtual_machine;
+mod without_init;
 mod without_systemd;
 
 use crate::harness::layout::Layout;

@@ -19,7 +19,12 @@ const BACKUPS: &str = "/var/lib/nix-unroot/backups/run-1";
 const UNITS: &str = "/etc/systemd/system";
 
 /// Fails unless the machine differs from `before` exactly in the things named: all of them, and nothing but them.
-fn assert_differs_only_in(before: &Manifest, machine: &Machine, named: &[&str], when: &str) -> Result<()> {
+pub fn assert_differs_only_in(
+    before: &Manifest,
+    machine: &Machine,
+    named: &[&str],
+    when: &str,
+) -> Result<()> {
     let differences = before.differences(&manifest(machine)?);
     // A difference is a sign, a name (of a path, mostly) and what differs.
     let is_about = |line: &str, name: &str| line[2..].starts_with(name);
@@ -225,7 +230,7 @@ fn a_person_chooses() -> Result<()> {
 
 /// Makes newer packages of the installed ones: the same files and maintainer scripts, a higher version, another description in
 /// the unit, another line in tmpfiles.d, and a changed nix.conf.
-const NEWER_PACKAGES: &str = r#"
+pub const NEWER_PACKAGES: &str = r#"
 mkdir /root/debs; cd /root/debs
 for package in nix-bin nix-setup-systemd; do
   mkdir -p $package/DEBIAN
@@ -282,7 +287,7 @@ fn the_package_is_upgraded() -> Result<()> {
 
 /// What the official installer does to a machine on which it was run before: it overwrites nix.conf, links its tmpfiles entry and
 /// its units again, makes build users that are missing, and starts its daemon as root.
-const INSTALLED_AGAIN: &str = r"
+pub const INSTALLED_AGAIN: &str = r"
 profile=/nix/var/nix/profiles/default
 userdel nixbld32
 useradd --system --uid 30032 --gid 30000 --groups nixbld --no-user-group --home-dir /var/empty --comment 'Nix build user 32' --shell /sbin/nologin --password '!' nixbld32

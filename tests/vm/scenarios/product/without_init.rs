@@ -1,0 +1,101 @@
+//! `--init none`: an installation in a container without systemd: a PID namespace of its own, in which a shell is the first process and no
+//! /run/systemd is seen.
+
+use super::install::{clean, expression, from_archive};
+use crate::harness::exec::Outcome;
+use crate::harness::machine::{Machine, quote};
+use crate::harness::manifest::Manifest;
+use crate::harness::product;
+use anyhow::{Result, ensure};
+
+const START: &str = "/usr/local/libexec/nix-unroot/start-nix-daemon";
+const ROOTS_SOCKET: &str = "/nix/var/nix/gc-roots-socket/socket";
+
+/// Runs a command in the container, which the first call makes.
+fn inside(machine: &Machine, user: &str, script: &str) -> Result<Outcome> {
+    let command = quote(&format!("runuser -u {user} -- sh -lc {}", quote(script)));
+    machine.try_root(&format!("nsenter --target $(cat /root/init) --mount --pid -- sh -c {command}"))
+}
+
+fn ok(machine: &Machine, user: &str, script: &str) -> Result<String> {
+    inside(machine, user, script)?.ok()
+}
+
+/// Its first process is a shell that reaps what loses its parent, as a container's has to.
+fn make_container(machine: &Machine) -> Result<()> {
+    machine.background(
+        "root",
+        "exec unshare --pid --mount --fork --mount-proc sh -c 'mount -t tmpfs none /run/systemd; while :; do sleep 1; done'",
+    )?;
+    machine.root(
+        "for i in $(seq 100); do P=$(pgrep -P $(pgrep -xo unshare) -x sh) && break; sleep 0.1; done; echo $P >/root/init
+         for i in $(seq 100); do [ -e /proc/$P/root/run/systemd/system ] || exit 0; sleep 0.1; done; exit 1",
+    )?;
+    Ok(())
+}
+
+#[test]
+fn an_installation_is_started_as_it_says_and_goes_without_a_trace() -> Result<()> {
+    let machine = clean("without-init")?;
+    make_container(&machine)?;
+    let before = Manifest::of_tree(&machine)?;
+    let options = from_archive(&machine)?;
+    let program = format!("{}/nix-unroot", product::DIR);
+    let refused = inside(&machine, "root", &format!("{program} install --yes {options}"))?.exits(3)?;
+    ensure!(refused.stdout.contains("give --init none"), "{refused}");
+    let refused = product::run(&machine, &format!("install --yes --init none {options}"))?.exits(2)?;
+    ensure!(refused.stderr.contains("systemd runs this machine"), "{refused}");
+    before.assert_same(&Manifest::of_tree(&machine)?, "after refusals")?;
+
+    let installed =
+        inside(&machine, "root", &format!("{program} install --yes --init none {options}"))?.exits(0)?;
+    ensure!(installed.stderr.contains(&format!("run {START} as root")), "{installed}");
+    // It was started for the proof, and is gone again.
+    ok(&machine, "root", "! pgrep -x 'nix-daemon-gate|nix-root-scan'")?;
+
+    machine.background(
+        "root",
+        &format!("exec nsenter --target $(cat /root/init) --mount --pid -- {START} >/root/log 2>&1"),
+    )?;
+    machine.root(&format!("for i in $(seq 100); do [ -S {ROOTS_SOCKET} ] && [ -S /nix/var/nix/daemon-socket/socket ] && exit; sleep 0.1; done; cat /root/log; exit 1"))?;
+    let build = |name: &str, link: &str| {
+        ok(&machine, "alice", &format!("cd; nix-build {link} -E '{}'", expression(name)))
+    };
+    let kept = build("kept", "--out-link kept")?;
+    let garbage = build("garbage", "--no-out-link")?;
+    let uid: u32 = machine.root(&format!("cat {kept}"))?.parse()?;
+    ensure!(super::target::subuids(&machine)?.contains(&uid), "the build ran as {uid}");
+    ok(&machine, "root", &format!("{program} verify && {program} doctor"))?;
+
+    let capabilities = |name: &str| {
+        machine.root(&format!("grep -hE '^(Uid|CapPrm|CapBnd|CapEff|NoNewPrivs):' /proc/$(pgrep -xo {name})/status | tr '\\n' ' '"))
+    };
+    let (gate, scanner) = (capabilities("nix-daemon-gate")?, capabilities("nix-root-scan")?);
+    for (seen, set) in [(&gate, "c0"), (&scanner, "80004")] {
+        ensure!(!seen.contains("Uid:\t0") && seen.contains("NoNewPrivs:\t1"), "{seen}");
+        for kind in ["CapPrm", "CapBnd"] {
+            ensure!(seen.contains(&format!("{kind}:\t{set:0>16}")), "{kind} is not {set}: {seen}");
+        }
+    }
+    let socket = machine.root(&format!("stat -c '%U:%G %a' {ROOTS_SOCKET}"))?;
+    ensure!(socket == "root:nix 660", "the roots socket is {socket}");
+
+    // Without a scanner nothing is collected; it is started again, and then what is kept stays.
+    machine.root(
+        "chmod 0700 /home/alice; kill -STOP $(pgrep -xo start-nix-daemo); pkill -x nix-root-scan; sleep 1",
+    )?;
+    let closed = inside(&machine, "alice", "nix-store --gc")?;
+    ensure!(closed.status != 0, "collected without a scanner: {closed}");
+    machine.root(&format!("test -e {kept}; test -e {garbage}; kill -CONT $(pgrep -xo start-nix-daemo)"))?;
+    machine
+        .root("for i in $(seq 100); do pgrep -x nix-root-scan && sleep 1 && exit; sleep 0.1; done; exit 1")?;
+    ok(&machine, "alice", "nix-store --gc")?;
+    machine.root(&format!("test -e {kept}; ! test -e {garbage}"))?;
+
+    ok(&machine, "root", &format!("{program} rollback --yes"))?;
+    machine.root("! pgrep -x 'nix-daemon-gate|nix-root-scan|start-nix-daemo'; rm -f /home/alice/kept; chmod 0755 /home/alice")?;
+    before.assert_same(
+        &Manifest::of_tree(&machine)?,
+        "after an installation without an init system and its rollback",
+    )
+}
