@@ -1,6 +1,6 @@
 //! macOS: no namespaces, so a build sees the machine as any user does, in a sandbox that lets it write to its directory and its outputs.
 //!
-//! None of this could be run where it was written: it was compiled and linked for both kinds of Mac.
+//! None of this could be run where it was written: it was compiled and linked for aarch64-apple-darwin.
 #![allow(unsafe_code)] // renameatx_np, setattrlistat and proc_listpids have no safe wrapper
 
 use super::Dirs;

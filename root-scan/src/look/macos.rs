@@ -1,6 +1,6 @@
 //! macOS: by directories that are held open, and the UUID of the volume on which they lie.
 //!
-//! None of this could be run where it was written: it was compiled and linked for both kinds of Mac.
+//! None of this could be run where it was written: it was compiled and linked for aarch64-apple-darwin.
 #![allow(unsafe_code)] // fstatfs, fgetattrlist and getfsstat have no wrapper that shows what is needed
 
 use std::ffi::{CStr, OsStr, OsString};

@@ -1,6 +1,6 @@
 //! macOS: libproc, and `sysctl` for environments. It needs root, to see other users' processes.
 //!
-//! None of this could be run where it was written: it was compiled and linked for both kinds of Mac. As with Nix's own daemon there, the environment of
+//! None of this could be run where it was written: it was compiled and linked for aarch64-apple-darwin. As with Nix's own daemon there, the environment of
 //! a program that System Integrity Protection covers is hidden from everybody, and a directory that a single thread changed to is not looked at.
 #![allow(unsafe_code)] // libproc has no safe wrapper
 
