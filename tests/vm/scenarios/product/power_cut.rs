@@ -60,11 +60,14 @@ fn after_a_power_cut_the_machine_comes_back_exactly() -> Result<()> {
     std::thread::scope(|scope| {
         let work = |number: usize| {
             let image = path(&format!("cut-{number}"));
-            while let Some((case, loss)) = locked(&media).next(&image)? {
+            loop {
+                // Locks are held for these lines alone.
+                let next = locked(&media).next(&image)?;
+                let Some((case, loss)) = next else { return anyhow::Ok(()) };
                 let start = Instant::now();
-                locked(&ends).add(case, &loss, states.recover(&image, case), start.elapsed());
+                let end = states.recover(&image, case);
+                locked(&ends).add(case, &loss, end, start.elapsed());
             }
-            anyhow::Ok(())
         };
         let workers: Vec<_> = (0..machines).map(|number| scope.spawn(move || work(number))).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("a panic is a failure of the test"))
