@@ -41,7 +41,7 @@ pub struct Common {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Shows what is installed here, and what stands in the way; changes nothing
-    Inspect,
+    Inspect(InspectArgs),
     /// Prints the plan of a migration, or of an installation where there is no Nix; changes nothing
     Plan {
         /// The form of the plan
@@ -64,12 +64,25 @@ pub enum Command {
     Resume,
     /// Gives back the state before the last migration
     Rollback(RollbackArgs),
+    /// Prints the JSON schema of a document of --json, or the names of all
+    Schema {
+        /// The `kind` of the document
+        #[arg(value_name = "KIND")]
+        name: Option<String>,
+    },
     /// Lists runs and their steps
     History {
         /// Only this run
         #[arg(value_name = "RUN")]
         run: Option<i64>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Also writes a page for people, which any browser shows
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +93,9 @@ pub struct MigrateArgs {
     /// With --dry-run: exit status 5 when there is something to change
     #[arg(long, requires = "dry_run")]
     pub exit_code: bool,
+    /// With --dry-run: also writes a page for people, which any browser shows
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    pub html: Option<PathBuf>,
     /// Runs this plan, as `nix-unroot plan` printed it, instead of making one; refused when it no longer fits
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
@@ -99,6 +115,9 @@ pub struct AuditArgs {
     /// Exit status 5 when there is something to change
     #[arg(long)]
     pub exit_code: bool,
+    /// Also writes a page for people, which any browser shows
+    #[arg(long, value_name = "FILE", conflicts_with = "fix")]
+    pub html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

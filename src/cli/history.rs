@@ -3,24 +3,32 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Session;
 use super::exit::Exit;
 use crate::journal::{Journal, Run, StepRecord, StepState};
 use crate::platform::paths;
+use crate::report::Document;
 
 /// The document of `history --json`.
-#[derive(Serialize)]
-struct Document {
-    version: u32,
+#[derive(JsonSchema, Serialize)]
+pub struct History {
+    /// From the first to the last.
     runs: Vec<Entry>,
 }
 
-#[derive(Serialize)]
+impl Document for History {
+    const KIND: &'static str = "history";
+}
+
+/// A run with its steps.
+#[derive(JsonSchema, Serialize)]
 struct Entry {
     #[serde(flatten)]
     run: Run,
+    /// In the order in which they are done.
     steps: Vec<StepRecord>,
 }
 
@@ -47,7 +55,7 @@ pub fn history(session: &Session, wanted: Option<i64>) -> Result<Exit> {
             entry.steps.iter().for_each(|step| session.output.line(&step_line(step)));
         }
     }
-    session.output.document(&Document { version: 1, runs: entries })?;
+    session.output.document(&History { runs: entries })?;
     Ok(Exit::Done)
 }
 

@@ -14,11 +14,12 @@ mod output;
 mod progress;
 mod roots;
 mod runs;
+mod schema;
 mod settings;
-mod table;
 mod uninstall;
 mod verify;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -31,6 +32,7 @@ use output::Output;
 use settings::Settings;
 
 use crate::plan::{Options, Plan};
+use crate::report::{self, Report};
 
 /// What every command gets.
 struct Session {
@@ -48,21 +50,25 @@ pub fn main() -> ExitCode {
     let output = Output::new(cli.common.json, cli.common.no_color, cli.common.verbose);
     let settings = match cli.common.settings.with_file(cli.common.config.as_deref()) {
         Ok(settings) => settings,
-        Err(error) => {
-            output.error(&error);
-            return Exit::Usage.into();
-        }
+        Err(error) => return failed(&output, &error, Exit::Usage),
     };
     let session = Session { settings, output };
     match dispatch(&session, &cli.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            session.output.error(&error);
             // Every command turns what happens after the first change into an exit of its own; what arrives here
             // happened before.
-            if error.is::<UsageError>() { Exit::Usage.into() } else { Exit::Failed.into() }
+            failed(&session.output, &error, if error.is::<UsageError>() { Exit::Usage } else { Exit::Failed })
         }
     }
+}
+
+/// Tells of an error, also as the document that is wanted instead of the command's own.
+fn failed(output: &Output, error: &anyhow::Error, exit: Exit) -> ExitCode {
+    output.error(error);
+    // Nobody reads it, and the exit status says the same.
+    let _ = output.document(&schema::Failure { error: format!("{error:#}"), exit_status: exit as u8 });
+    exit.into()
 }
 
 /// The caller must call differently.
@@ -72,7 +78,7 @@ struct UsageError(String);
 
 fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
     match command {
-        Command::Inspect => inspect::inspect(session),
+        Command::Inspect(args) => inspect::inspect(session, args),
         Command::Plan { format } => inspect::plan(session, *format),
         Command::Migrate(args) => migrate::migrate(session, args),
         Command::Install(args) => install::install(session, args),
@@ -82,6 +88,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Uninstall(args) => uninstall::uninstall(session, args),
         Command::Resume => runs::resume(session),
         Command::Rollback(args) => runs::rollback(session, args),
+        Command::Schema { name } => schema::schema(session, name.as_deref()),
         Command::History { run } => history::history(session, *run),
     }
 }
@@ -108,6 +115,14 @@ impl Session {
                 Err(UsageError(text).into())
             }
         }
+    }
+
+    /// Writes a page where one is wanted.
+    fn page(&self, path: Option<&Path>, report: &Report<'_>) -> Result<()> {
+        let Some(path) = path else { return Ok(()) };
+        report::save(path, &report::page(report).context("cannot make the page")?)?;
+        self.output.message(&format!("the page is {}", path.display()));
+        Ok(())
     }
 
     /// Asks, unless nothing is to be asked; an error when there is nobody to ask and `--yes` was not given.

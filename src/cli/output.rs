@@ -4,11 +4,13 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Result};
 use console::{Style, Term};
-use serde::Serialize;
 
 use crate::daemon::printable;
+use crate::facts::Facts;
 use crate::findings::{Finding, Severity};
 use crate::plan::Plan;
+use crate::report::{self, Document, Overview, Standing};
+use crate::system::command::shell_words;
 
 /// Where and how things are printed.
 #[derive(Debug)]
@@ -52,12 +54,11 @@ impl Output {
     }
 
     /// The JSON document, where one is wanted.
-    pub fn document(&self, value: &impl Serialize) -> Result<()> {
-        if self.json {
-            let text = serde_json::to_string_pretty(value).context("cannot write JSON")?;
-            writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")?;
+    pub fn document(&self, document: &impl Document) -> Result<()> {
+        match self.json {
+            true => self.raw(&report::to_json(document).context("cannot write JSON")?),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether somebody can be asked.
@@ -65,10 +66,29 @@ impl Output {
         std::io::stdin().is_terminal() && Term::stderr().is_term()
     }
 
+    /// What comes first.
+    pub fn overview(&self, overview: &Overview) {
+        let style = match overview.standing {
+            Standing::Good => Style::new().green().bold(),
+            Standing::Doubtful => Style::new().yellow().bold(),
+            Standing::Bad => Style::new().red().bold(),
+        };
+        self.line(&style.apply_to(overview.line()).to_string());
+    }
+
+    /// What was seen of the machine, as a table.
+    pub fn machine(&self, facts: &Facts) {
+        for row in report::machine(facts) {
+            let name = Style::new().bold().apply_to(format!("{:<16}", row.name));
+            self.line(&format!("{name} {}", row.value));
+        }
+    }
+
     /// Findings, blockers first, each with its remedy.
     pub fn findings(&self, findings: &[Finding]) {
         for finding in findings {
             let (word, style) = match finding.severity {
+                _ if finding.accepted => ("accepted", Style::new().magenta()),
                 Severity::Blocker => ("blocker", Style::new().red().bold()),
                 Severity::Warning => ("warning", Style::new().yellow()),
                 Severity::Info => ("info", Style::new().cyan()),
@@ -80,6 +100,11 @@ impl Output {
             }
             for command in &finding.commands {
                 self.line(&format!("      {}", shell_words(command)));
+            }
+            match &finding.overridable {
+                Some(because) if finding.accepted => self.line(&format!("    accepted: {because}")),
+                Some(because) => self.line(&format!("    or --accept {}: {because}", finding.key)),
+                None => {}
             }
         }
     }
@@ -114,26 +139,5 @@ impl Output {
             self.line(&format!("     does:   {}", step.action.changes()));
             self.line(&format!("     undone: {}", step.action.undone_by()));
         }
-    }
-}
-
-/// A command as one would paste it into a shell.
-fn shell_words(words: &[String]) -> String {
-    let quoted = |word: &String| {
-        let plain = !word.is_empty()
-            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte));
-        if plain { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
-    };
-    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_remedy_can_be_pasted() {
-        let words = ["chgrp", "nix", "/etc/it's here", ""].map(str::to_owned);
-        assert_eq!(shell_words(&words), r"chgrp nix '/etc/it'\''s here' ''");
     }
 }

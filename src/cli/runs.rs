@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
+use schemars::JsonSchema;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -18,28 +19,54 @@ use crate::engine::{self, Ending, Engine};
 use crate::journal::{self, Journal, Lock, LockError, Run, RunState};
 use crate::plan::Plan;
 use crate::platform::paths;
+use crate::report::Document;
 use crate::system::package_lock::{PackageLockError, PackageLocks};
 
-/// The document of a run with `--json`.
-#[derive(Serialize)]
+/// The document of a run with `--json`: how it ended.
+#[derive(JsonSchema, Serialize)]
 pub struct RunDocument {
-    version: u32,
+    /// Its number in the journal; null when there was nothing to do.
     run: Option<i64>,
-    outcome: &'static str,
+    /// How it ended.
+    outcome: Outcome,
     /// What nobody chose about, with both versions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     conflicts: Vec<Conflict>,
 }
 
+/// How a run ended.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Outcome {
+    /// There was no run.
+    NothingToDo,
+    /// Every step is done, and a rollback undoes them.
+    Applied,
+    /// Every step is done, for good.
+    Final,
+    /// Everything is as it was before.
+    Undone,
+    /// A step failed, and everything is as it was before.
+    FailedAndUndone,
+    /// Nothing was undone: somebody has to choose first.
+    Conflicts,
+    /// It stands half done.
+    Stuck,
+}
+
+impl Document for RunDocument {
+    const KIND: &'static str = "run";
+}
+
 impl RunDocument {
     /// There was nothing to do.
     pub fn nothing() -> Self {
-        Self { version: 1, run: None, outcome: "nothing-to-do", conflicts: Vec::new() }
+        Self { run: None, outcome: Outcome::NothingToDo, conflicts: Vec::new() }
     }
 
     /// Nothing was undone because of these.
     fn undecided(run: i64, conflicts: Vec<Conflict>) -> Self {
-        Self { version: 1, run: Some(run), outcome: "conflicts", conflicts }
+        Self { run: Some(run), outcome: Outcome::Conflicts, conflicts }
     }
 }
 
@@ -58,7 +85,7 @@ impl Runner {
     pub fn begin(session: &Session) -> Result<std::result::Result<Self, Exit>> {
         let path = Path::new(paths::JOURNAL);
         let held = |error: anyhow::Error| {
-            session.output.error(&error);
+            super::failed(&session.output, &error, Exit::Blocked);
             Ok(Err(Exit::Blocked))
         };
         let lock = match Lock::take(path) {
@@ -141,7 +168,7 @@ impl Runner {
         };
         let run = run.map(|run| run.id);
         // The run is what it is, also when nobody reads of it.
-        let document = RunDocument { version: 1, run, outcome, conflicts: Vec::new() };
+        let document = RunDocument { run, outcome, conflicts: Vec::new() };
         let _ = session.output.document(&document);
         Ok(exit)
     }
@@ -155,23 +182,23 @@ fn backups() -> PathBuf {
 }
 
 /// Says how a run ended, `done` being what its plan says of that.
-fn tell(session: &Session, ending: &Ending, done: &str) -> (Exit, &'static str) {
+fn tell(session: &Session, ending: &Ending, done: &str) -> (Exit, Outcome) {
     let done = format!("done: {done}");
     let (exit, outcome, text) = match ending {
-        Ending::Applied => (Exit::Done, "applied", done.as_str()),
-        Ending::Final => (Exit::Done, "final", done.as_str()),
-        Ending::Undone => (Exit::Done, "undone", "done: everything is as it was before"),
+        Ending::Applied => (Exit::Done, Outcome::Applied, done.as_str()),
+        Ending::Final => (Exit::Done, Outcome::Final, done.as_str()),
+        Ending::Undone => (Exit::Done, Outcome::Undone, "done: everything is as it was before"),
         Ending::FailedAndUndone => {
-            (Exit::Failed, "failed-and-undone", "failed; what had been done is undone")
+            (Exit::Failed, Outcome::FailedAndUndone, "failed; what had been done is undone")
         }
         Ending::Undecided => (
             Exit::Blocked,
-            "conflicts",
+            Outcome::Conflicts,
             "nothing was undone: somebody else changed what is named above since; nix-unroot rollback shows both versions",
         ),
         Ending::Stuck => (
             Exit::Stuck,
-            "stuck",
+            Outcome::Stuck,
             "not fully undone: see the error above; when its cause is gone, nix-unroot rollback goes back, \
              nix-unroot resume goes on, and nix-unroot history shows where it stands",
         ),

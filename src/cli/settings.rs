@@ -10,7 +10,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use serde::Deserialize;
 
-use crate::findings::Share;
+use crate::findings::{Share, check_accepted};
 use crate::plan::Options;
 use crate::platform::paths;
 use crate::types::SubidRange;
@@ -85,6 +85,9 @@ pub struct Settings {
     /// Leaves another installer's /nix/receipt.json and /nix/nix-installer, which could delete /nix
     #[arg(long, global = true, env = "NIX_UNROOT_KEEP_INSTALLER", value_parser = BoolishValueParser::new())]
     pub keep_installer: bool,
+    /// Goes on in spite of this blocker; only those that can be accepted (repeatable, or with commas)
+    #[arg(long, global = true, value_name = "KEY", env = "NIX_UNROOT_ACCEPT", value_delimiter = ',')]
+    pub accept: Vec<String>,
     /// Directory of nix-daemon-gate and nix-root-scan [default: that of nix-unroot itself]
     #[arg(long, global = true, value_name = "DIR", env = "NIX_UNROOT_HELPERS")]
     pub helpers: Option<PathBuf>,
@@ -133,6 +136,7 @@ impl Settings {
             share_ssh: self.share_ssh || other.share_ssh,
             share_aws: self.share_aws || other.share_aws,
             keep_installer: self.keep_installer || other.keep_installer,
+            accept: if self.accept.is_empty() { other.accept } else { self.accept },
             helpers: self.helpers.or(other.helpers),
         }
     }
@@ -148,6 +152,7 @@ impl Settings {
         for name in [&nix_user, &nix_group] {
             check_account_name(name)?;
         }
+        check_accepted(&self.accept).context("--accept")?;
         let program = std::env::current_exe().context("cannot find out where this program lies")?;
         let helpers = self.helpers.clone().unwrap_or_else(|| helpers_of(&program));
         Ok(Options {
@@ -169,6 +174,7 @@ impl Settings {
                 aws: self.share_aws,
             },
             keep_installer: self.keep_installer,
+            accept: self.accept.clone(),
             program,
             helpers,
             ..defaults
@@ -231,7 +237,7 @@ mod tests {
             let flag = argument.get_long().unwrap();
             let variable = argument.get_env().unwrap().to_str().unwrap();
             assert_eq!(variable, format!("NIX_UNROOT_{}", flag.replace('-', "_").to_uppercase()));
-            let parsed = ["true", "7", "'x'"]
+            let parsed = ["true", "7", "'x'", "['x']"]
                 .iter()
                 .any(|value| toml::from_str::<Settings>(&format!("{flag} = {value}")).is_ok());
             assert!(parsed, "{flag} is no key of the file");

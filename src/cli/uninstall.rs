@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::args::{RollbackArgs, UninstallArgs};
@@ -16,18 +17,23 @@ use crate::journal::{Journal, Run};
 use crate::plan::{Plan, Uninstall};
 use crate::platform::paths;
 use crate::remains::{Holder, Remains, holders};
+use crate::report::Document;
 
 /// The document of `uninstall --dry-run --json`, and of a removal that is blocked.
-#[derive(Serialize)]
-struct Document<'a> {
-    version: u32,
+#[derive(JsonSchema, Serialize)]
+pub struct Removal<'a> {
     /// The run that is rolled back first.
     rolls_back: Option<i64>,
     /// Why nothing can be removed now.
     blocked: &'a [String],
+    /// What would be done.
     plan: Option<&'a Plan>,
     /// What will be left, and why.
     stays: &'a [String],
+}
+
+impl Document for Removal<'_> {
+    const KIND: &'static str = "uninstall-preview";
 }
 
 /// What a removal begins from.
@@ -197,8 +203,7 @@ impl Survey {
             list(session, "stays:", stays);
         }
         list(session, "blocked, and nothing was changed:", blocked);
-        session.output.document(&Document {
-            version: 1,
+        session.output.document(&Removal {
             rolls_back: self.first.as_ref().map(|run| run.id),
             blocked,
             plan: Some(plan),

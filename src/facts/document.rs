@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{NixVersion, SubidEntry, SubidRange, UnitName};
 
 /// All that is known of a machine. Serialised, it is the document of `inspect --json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Facts {
     /// The operating system.
     pub os: Os,
@@ -65,7 +66,7 @@ pub struct Facts {
 }
 
 /// The operating system, from `/etc/os-release` and the kernel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Os {
     /// `linux` or `macos`.
     pub family: String,
@@ -82,7 +83,7 @@ pub struct Os {
 }
 
 /// What runs as process 1.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Init {
     /// systemd, with its version number, when `/run/systemd/system` exists.
@@ -100,7 +101,7 @@ pub enum Init {
 }
 
 /// Who installed Nix. The marks are those of `research/installers.md` section 3.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Flavour {
     /// No Nix here.
@@ -142,7 +143,7 @@ pub enum Flavour {
 }
 
 /// One Nix.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct NixBinary {
     /// Where `nix-daemon` (or, without one, `nix`) is found, before links are followed.
     pub path: PathBuf,
@@ -157,7 +158,7 @@ pub struct NixBinary {
 }
 
 /// The store and the state directory.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Store {
     /// `/nix/store`.
     pub path: PathBuf,
@@ -178,7 +179,7 @@ pub struct Store {
 }
 
 /// Nix's database.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Database {
     /// `/nix/var/nix/db/db.sqlite`.
     pub path: PathBuf,
@@ -195,7 +196,7 @@ pub struct Database {
 }
 
 /// Build users, by the group that `build-users-group` names.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct BuildUsers {
     /// The group, when it exists.
     pub group: Option<String>,
@@ -206,7 +207,7 @@ pub struct BuildUsers {
 }
 
 /// A unit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Unit {
     /// Its name.
     pub name: UnitName,
@@ -222,6 +223,8 @@ pub struct Unit {
     pub active_state: String,
     /// `User=`, when set.
     pub user: Option<String>,
+    /// `AmbientCapabilities=`, when set: the rights of root that a service with a user of its own has.
+    pub capabilities: Option<String>,
     /// The program of the first `ExecStart=`, for a service.
     pub exec_start: Option<PathBuf>,
     /// `Listen=` addresses, for a socket: paths of stream sockets.
@@ -233,7 +236,7 @@ pub struct Unit {
 }
 
 /// A drop-in file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct DropIn {
     /// Where it lies.
     pub path: PathBuf,
@@ -242,7 +245,7 @@ pub struct DropIn {
 }
 
 /// A configuration file of Nix.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct ConfFile {
     /// Where it lies.
     pub path: PathBuf,
@@ -263,7 +266,7 @@ pub struct ConfFile {
 }
 
 /// What a file is to the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileKind {
     /// `nix.conf`, or included by it.
@@ -287,7 +290,7 @@ pub enum FileKind {
 }
 
 /// A file that the daemon reads or runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct DaemonFile {
     /// What it is.
     pub kind: FileKind,
@@ -310,7 +313,7 @@ pub struct DaemonFile {
 }
 
 /// A remote builder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Builder {
     /// Its address.
     pub uri: String,
@@ -323,7 +326,7 @@ pub struct Builder {
 }
 
 /// A command that root runs by itself and that calls Nix, or a service that runs such commands for others.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct RootJob {
     /// The unit, crontab or script.
     pub path: PathBuf,
@@ -332,7 +335,7 @@ pub struct RootJob {
 }
 
 /// Mandatory access control.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct AccessControl {
     /// SELinux.
     pub selinux: SeLinux,
@@ -343,7 +346,7 @@ pub struct AccessControl {
 }
 
 /// How SELinux stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SeLinux {
     /// Not there.
@@ -355,7 +358,7 @@ pub enum SeLinux {
 }
 
 /// Ids of somebody whom `/etc/passwd`, `/etc/group` and the subid files do not know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct ForeignIds {
     /// Which.
     pub range: SubidRange,
@@ -364,7 +367,7 @@ pub struct ForeignIds {
 }
 
 /// A file that a shell reads and that mentions Nix.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct ShellSnippet {
     /// The file.
     pub path: PathBuf,
@@ -375,7 +378,7 @@ pub struct ShellSnippet {
 }
 
 /// A running process of Nix.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct NixProcess {
     /// Process id.
     pub pid: i32,
@@ -390,7 +393,7 @@ pub struct NixProcess {
 }
 
 /// What a process of Nix does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProcessRole {
     /// The daemon that listens.
@@ -404,7 +407,7 @@ pub enum ProcessRole {
 }
 
 /// A mount at or below `/nix`, or the one that `/nix/store` lies on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Mount {
     /// Mount point.
     pub path: PathBuf,
@@ -427,7 +430,7 @@ pub struct Mount {
 }
 
 /// User namespaces.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct UserNamespaces {
     /// `user.max_user_namespaces`; `None` when the kernel has no such setting.
     pub max: Option<u64>,
@@ -442,7 +445,7 @@ pub struct UserNamespaces {
 }
 
 /// A local account, passwd(5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Account {
     /// Login name.
     pub name: String,
@@ -457,7 +460,7 @@ pub struct Account {
 }
 
 /// A local group, group(5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Group {
     /// Name.
     pub name: String,
@@ -468,7 +471,7 @@ pub struct Group {
 }
 
 /// Owner and mode of a path.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct PathOwner {
     /// The path.
     pub path: PathBuf,
@@ -481,7 +484,7 @@ pub struct PathOwner {
 }
 
 /// Something that could not be read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Unread {
     /// What: a path, or a command.
     pub what: String,

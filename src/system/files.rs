@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::checkpoint;
+use super::{checkpoint, kernel};
 
 /// Owner, group and permission bits of a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +98,15 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent(path)?)?.sync_all()
 }
 
+/// Opens a directory whose parents are root's, so that the path means what it says; a link in its place is refused all the same.
+///
+/// # Errors
+/// When it is no directory, or cannot be read.
+pub fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 /// Puts on the disk all that was changed on the file systems of these directories. One that is not there is left out, and so is what has
 /// taken the name of one and is no directory.
 ///
@@ -106,12 +115,11 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 pub fn sync_file_systems(directories: &[impl AsRef<Path>]) -> Result<(), (PathBuf, io::Error)> {
     let mut synced = Vec::new();
     for path in directories.iter().map(AsRef::as_ref) {
-        let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
-        let Ok(directory) = OpenOptions::new().read(true).custom_flags(flags).open(path) else { continue };
+        let Ok(directory) = open_directory(path) else { continue };
         let failed = |error: io::Error| (path.to_owned(), error);
         let device = directory.metadata().map_err(failed)?.dev();
         if !synced.contains(&device) {
-            rustix::fs::syncfs(&directory).map_err(|error| failed(error.into()))?;
+            kernel::sync_file_system(&directory).map_err(failed)?;
             synced.push(device);
         }
     }
