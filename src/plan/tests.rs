@@ -213,16 +213,21 @@ fn nothing_can_run(plan: &Plan) {
         "mask-root-daemon",
         "mask-socket",
         "configure-nix",
-        "write-tmpfiles",
+        "mask-tmpfiles",
         "reload-masked-units",
         "keep-stopped",
     ] {
         assert!(at(id) < first, "{id} comes before anything changes hands, and is undone after");
     }
     assert!(at("mask-socket") < at("reload-masked-units") && at("reload-masked-units") < at("keep-stopped"));
-    for id in
-        ["keep-stopped-for-rollback", "write-daemon-socket", "start-root-scan", "start-daemon", "verify"]
-    {
+    for id in [
+        "keep-stopped-for-rollback",
+        "write-tmpfiles",
+        "write-daemon-socket",
+        "start-root-scan",
+        "start-daemon",
+        "verify",
+    ] {
         assert!(at(id) > last, "{id} comes after everything changed hands, and is undone before");
     }
     assert!(

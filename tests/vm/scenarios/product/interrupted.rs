@@ -106,6 +106,15 @@ fn a_restart_in_the_middle_starts_nothing(layout: Layout) -> Result<()> {
     product::ok(&machine, "rollback --yes")?;
     before.assert_same(&manifest(&machine)?, "after a restart halfway and a rollback")?;
 
+    // Before and after things change hands, a boot gives nothing to anybody, whatever tmpfiles.d says else.
+    killed_at(&machine, "do:keep-stopped:done", "migrate --yes")?;
+    machine.reboot()?;
+    product::ok(&machine, "resume --yes")?;
+    killed_at(&machine, "undo:make-scan-socket-directory:done", "rollback --yes")?;
+    machine.reboot()?;
+    product::ok(&machine, "rollback --yes")?;
+    before.assert_same(&manifest(&machine)?, "after restarts before and after the change of owners")?;
+
     // Here the new sockets are enabled, and run after the restart, with a client on them.
     killed_at(&machine, "do:enable-scan-socket:done", "migrate --yes")?;
     machine.reboot()?;

@@ -7,7 +7,7 @@
 use super::interrupted::{manifest, migrated_manifest};
 use super::target::assert_migrated;
 use crate::harness::layout::Layout;
-use crate::harness::lossy_disk::{self, Cuts, Log, Random, check_file_system};
+use crate::harness::lossy_disk::{self, Cuts, Log, Loss, Random, check_file_system};
 use crate::harness::machine::Machine;
 use crate::harness::manifest::Manifest;
 use crate::harness::{nixcmd, populated, product};
@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Cuts unless `NIX_UNROOT_POWER_CUTS` says how many.
@@ -49,35 +50,81 @@ fn after_a_power_cut_the_machine_comes_back_exactly() -> Result<()> {
         start.elapsed().as_secs_f32()
     );
 
-    let (states, mut cuts_back) = States::take(&recording, media.path())?;
+    let (states, cuts_back) = States::take(&recording, media.path())?;
     println!("the states before and after were taken after {:.0} s", start.elapsed().as_secs_f32());
-    let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
-    let mut cuts = Cuts::new(&recording.log, path("base"));
-    let (mut cached, mut kept, mut failures) = (0, 0, Vec::new());
-    for case in cases(&recording, count, &mut random) {
-        let start = Instant::now();
-        let image = path("cut");
-        let cuts = if case.during == "rollback" { &mut cuts_back } else { &mut cuts };
-        let loss = cuts.cut(case.at, &mut random, &image)?;
+    let cases = cases(&recording, count, &mut random).into_iter();
+    let cuts = Cuts::new(&recording.log, path("base"));
+    let media = Mutex::new(Media { cases, random, cuts, cuts_back });
+    let ends = Mutex::new(Ends::default());
+    let machines = std::env::var("NIX_UNROOT_MACHINES").map_or(Ok(1), |text| text.parse())?;
+    std::thread::scope(|scope| {
+        let work = |number: usize| {
+            let image = path(&format!("cut-{number}"));
+            loop {
+                // Locks are held for these lines alone.
+                let next = locked(&media).next(&image)?;
+                let Some((case, loss)) = next else { return anyhow::Ok(()) };
+                let start = Instant::now();
+                let end = states.recover(&image, case);
+                locked(&ends).add(case, &loss, end, start.elapsed());
+            }
+        };
+        let workers: Vec<_> = (0..machines).map(|number| scope.spawn(move || work(number))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("a panic is a failure of the test"))
+    })?;
+    let ends = locked(&ends);
+    println!("{count} power cuts, {} of {} sectors that were not flushed were lost:", ends.lost, ends.cached);
+    ends.outcomes.iter().for_each(|(outcome, count)| println!("  {count} {outcome}"));
+    ensure!(ends.failures.is_empty(), "seed {seed}: {}", ends.failures.join("\n\n"));
+    ensure!(ends.outcomes.values().sum::<usize>() == count && ends.lost > 0, "no cut lost anything");
+    Ok(())
+}
+
+/// What is left of the disk after one cut after the other; only the earliest of those that are left can be made.
+struct Media<'a> {
+    cases: std::vec::IntoIter<Case>,
+    random: Random,
+    cuts: Cuts<'a>,
+    cuts_back: Cuts<'a>,
+}
+
+impl Media<'_> {
+    fn next(&mut self, image: &Path) -> Result<Option<(Case, Loss)>> {
+        let Some(case) = self.cases.next() else { return Ok(None) };
+        let cuts = if case.during == "rollback" { &mut self.cuts_back } else { &mut self.cuts };
+        Ok(Some((case, cuts.cut(case.at, &mut self.random, image)?)))
+    }
+}
+
+/// How the cuts ended.
+#[derive(Default)]
+struct Ends {
+    outcomes: BTreeMap<String, usize>,
+    failures: Vec<String>,
+    cached: usize,
+    lost: usize,
+}
+
+impl Ends {
+    fn add(&mut self, case: Case, loss: &Loss, end: Result<&'static str>, took: Duration) {
         let what = format!(
             "a cut behind request {} of the {}, with {} of {} cached sectors kept, and {}",
             case.at, case.during, loss.kept, loss.cached, case.recovery
         );
-        let end = states.recover(&image, case).unwrap_or_else(|error| {
+        let end = end.unwrap_or_else(|error| {
             println!("{error:#}");
-            failures.push(format!("seed {seed}, {what}: {error:#}"));
+            self.failures.push(format!("{what}: {error:#}"));
             "FAILED"
         });
-        println!("{what}: {end} ({:.1} s)", start.elapsed().as_secs_f32());
-        *outcomes.entry(format!("{}, {}: {end}", case.during, case.recovery)).or_default() += 1;
-        cached += loss.cached;
-        kept += loss.kept;
+        println!("{what}: {end} ({:.1} s)", took.as_secs_f32());
+        *self.outcomes.entry(format!("{}, {}: {end}", case.during, case.recovery)).or_default() += 1;
+        self.cached += loss.cached;
+        self.lost += loss.cached - loss.kept;
     }
-    println!("{count} power cuts, {} of {cached} sectors that were not flushed were lost:", cached - kept);
-    outcomes.iter().for_each(|(outcome, count)| println!("  {count} {outcome}"));
-    ensure!(failures.is_empty(), "{}", failures.join("\n\n"));
-    ensure!(outcomes.values().sum::<usize>() == count && kept < cached, "no cut lost anything");
-    Ok(())
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A migration and a rollback on the recorded disk, as ranges of its requests.
