@@ -1,4 +1,5 @@
-//! Measures an installation against the steps of the official script: same archive, same kind of machine, by turns.
+//! Measures an installation, and its removal, against the steps of the official script: same archive, same kind of machine, by
+//! turns.
 //!
 //!     cargo build --release --workspace
 //!     cargo run --release --example measure-install -- 5
@@ -15,7 +16,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const ARCHIVE: &str = "/root/nix.tar.xz";
+/// The official script's steps, as its fixture has them, with unpacking before.
 const OFFICIAL: &str = "sha256sum nix.tar.xz; mkdir unpacked; tar -C unpacked -xJf nix.tar.xz; bash unpacked/*/install; rm -rf unpacked";
+/// What Nix's manual says for removing that again ("Uninstalling Nix", multi-user on Linux); there is no script for it.
+const OFFICIAL_REMOVAL: &str = "
+    systemctl stop nix-daemon.service nix-daemon.socket
+    systemctl disable nix-daemon.socket nix-daemon.service
+    systemctl daemon-reload
+    rm -rf /etc/nix /etc/profile.d/nix.sh /etc/tmpfiles.d/nix-daemon.conf /nix ~root/.nix-channels ~root/.nix-defexpr ~root/.nix-profile
+    for i in $(seq 1 32); do userdel nixbld$i; done
+    if getent group nixbld >/dev/null; then groupdel nixbld; fi
+    mv /etc/bash.bashrc.backup-before-nix /etc/bash.bashrc";
 
 fn main() -> Result<()> {
     let runs: usize = std::env::args().nth(1).map_or(Ok(5), |runs| runs.parse())?;
@@ -34,28 +45,45 @@ fn main() -> Result<()> {
         "{}/nix-unroot install --yes --nix-archive {ARCHIVE} --nix-archive-sha256 {digest}",
         product::DIR
     );
-    let mut ratios = Vec::new();
-    for run in 1..=runs {
-        let official = time(&xz, OFFICIAL)?;
-        let ours = time(&xz, &ours)?;
-        println!("{run}: official {official:.2} s, nix-unroot {ours:.2} s, ratio {:.2}", ours / official);
-        ratios.push(ours / official);
+    let our_removal = format!("{}/nix-unroot uninstall --yes", product::DIR);
+    let mut rounds = Vec::new();
+    for round in 1..=runs {
+        let official = times(&xz, [OFFICIAL, OFFICIAL_REMOVAL])?;
+        let ours = times(&xz, [&ours, &our_removal])?;
+        println!("{round}: official {official:.2?} s, nix-unroot {ours:.2?} s (installation, removal)");
+        rounds.push((official, ours));
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio: {:.2}", ratios[ratios.len() / 2]);
+    for (at, what) in ["installation", "removal"].into_iter().enumerate() {
+        let of = |pick: &dyn Fn(&([f64; 2], [f64; 2])) -> f64| median(rounds.iter().map(pick).collect());
+        println!(
+            "{what}: official {:.2} s, nix-unroot {:.2} s, ratio {:.2} (medians, the ratio of each round)",
+            of(&|round| round.0[at]),
+            of(&|round| round.1[at]),
+            of(&|round| round.1[at] / round.0[at])
+        );
+    }
     Ok(())
 }
 
-/// How long a script takes on a machine of its own, in seconds, until the disk has it all.
-fn time(archive: &Path, script: &str) -> Result<f64> {
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// How long scripts take, one after the other, on a machine of their own, in seconds, each until the disk has it all.
+fn times(archive: &Path, scripts: [&str; 2]) -> Result<[f64; 2]> {
     let mut machine = Machine::copy_of(&image::without_nix()?.join("tree"), "measure")?;
     product::install(&machine)?;
     machine.install_file(archive, ARCHIVE, "0644")?;
     // tar calls it; the machine's packages do not bring it.
     machine.install_file(Path::new("/usr/bin/xz"), "/usr/bin/xz", "0755")?;
     machine.boot()?;
-    machine.root("sync")?;
-    let start = Instant::now();
-    machine.shell("root", &format!("{script}; sync -f /nix"))?.timeout(Duration::from_secs(600)).ok()?;
-    Ok(start.elapsed().as_secs_f64())
+    let mut times = [0.0; 2];
+    for (time, script) in times.iter_mut().zip(scripts) {
+        machine.root("sync")?;
+        let start = Instant::now();
+        machine.shell("root", &format!("{script}; sync -f /root"))?.timeout(Duration::from_secs(600)).ok()?;
+        *time = start.elapsed().as_secs_f64();
+    }
+    Ok(times)
 }
