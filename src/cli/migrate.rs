@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::args::MigrateArgs;
 use super::exit::Exit;
 use super::machine::{LockCheck, Survey};
-use super::runs::{RunDocument, Runner};
+use super::runs::{Ended, Runner};
 use super::{Session, UsageError, install, require_root};
 use crate::findings::Finding;
 use crate::plan::{Options, Plan, Purpose, Step};
@@ -20,6 +20,10 @@ struct Document<'a> {
     version: u32,
     migrated: bool,
     blocked: bool,
+    /// Nothing is changed by what prints this.
+    changed: bool,
+    /// Whether the plan would.
+    would_change: bool,
     findings: &'a [Finding],
     plan: Option<&'a Plan>,
 }
@@ -31,6 +35,8 @@ impl<'a> Document<'a> {
             version: 1,
             migrated,
             blocked: !migrated && survey.is_blocked(),
+            changed: false,
+            would_change: plan.is_some(),
             findings: &survey.findings,
             plan,
         }
@@ -59,18 +65,16 @@ pub fn change(session: &Session, args: &MigrateArgs, options: &Options) -> Resul
     let survey = Survey::take(options, LockCheck::Wanted)?;
     if survey.is_migrated() {
         session.output.message("nothing to do: Nix runs unprivileged here already");
-        session.output.document(&RunDocument::nothing())?;
-        return Ok(Exit::Done);
+        return Ended::nothing().finish(session, args.status);
     }
-    session.output.findings(&survey.findings);
+    session.output.tell_findings(&survey.findings);
     if survey.is_blocked() {
         return blocked(session, &survey);
     }
     let plan = chosen_plan(args, &survey, options)?;
     session.output.plan_in_short(&plan);
     if !session.confirm_plan(question, &plan)? {
-        session.output.message("nothing was changed");
-        return Ok(Exit::Failed);
+        return Ended::declined(session).finish(session, args.status);
     }
     begin(session, args, options, &plan)
 }
@@ -79,11 +83,11 @@ pub fn change(session: &Session, args: &MigrateArgs, options: &Options) -> Resul
 fn begin(session: &Session, args: &MigrateArgs, options: &Options, plan: &Plan) -> Result<Exit> {
     let runner = match Runner::begin(session)? {
         Ok(runner) => runner,
-        Err(exit) => return Ok(exit),
+        Err(ended) => return ended.finish(session, args.status),
     };
     let survey = Survey::take(options, LockCheck::HeldByUs)?;
     if survey.is_blocked() {
-        session.output.findings(&survey.findings);
+        session.output.tell_findings(&survey.findings);
         return blocked(session, &survey);
     }
     if survey.is_migrated() || survey.plan(options)? != *plan {
@@ -91,7 +95,7 @@ fn begin(session: &Session, args: &MigrateArgs, options: &Options, plan: &Plan) 
             "the machine changed while the plan was read, and nothing was done: run the same command again"
         );
     }
-    runner.apply(session, plan, args.keep_partial)
+    runner.apply(session, plan, args.keep_partial)?.finish(session, args.status)
 }
 
 fn blocked(session: &Session, survey: &Survey) -> Result<Exit> {
@@ -114,7 +118,7 @@ fn dry_run(session: &Session, args: &MigrateArgs, options: &Options) -> Result<E
     session.output.document(&Document::of(&survey, plan.as_ref()))?;
     Ok(match plan {
         _ if blocked => Exit::Blocked,
-        Some(_) if args.exit_code => Exit::Changes,
+        Some(_) if args.status.exit_code => Exit::Changes,
         _ => Exit::Done,
     })
 }

@@ -8,9 +8,10 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::args::RollbackArgs;
+use super::args::{RollbackArgs, Status, Whose};
 use super::conflicts;
 use super::exit::Exit;
+use super::log::{Event, Level};
 use super::progress::Progress;
 use super::{Session, require_root};
 use crate::actions::conflict::{Conflict, Keep};
@@ -20,26 +21,74 @@ use crate::plan::Plan;
 use crate::platform::paths;
 use crate::system::package_lock::{PackageLockError, PackageLocks};
 
-/// The document of a run with `--json`.
+/// The document of a command that changes things, with `--json`.
 #[derive(Serialize)]
 pub struct RunDocument {
     version: u32,
     run: Option<i64>,
+    /// `nothing-to-do`, `applied`, `final`, `undone`, `failed-and-undone`, `stuck`, `conflicts`, `blocked`, `declined` or `error`.
     outcome: &'static str,
+    /// Whether this command changed something of the machine that is changed still. The journal does not count.
+    changed: bool,
+    /// Why nothing was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
     /// What nobody chose about, with both versions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     conflicts: Vec<Conflict>,
 }
 
 impl RunDocument {
-    /// There was nothing to do.
-    pub fn nothing() -> Self {
-        Self { version: 1, run: None, outcome: "nothing-to-do", conflicts: Vec::new() }
+    fn of(run: Option<i64>, outcome: &'static str) -> Self {
+        Self { version: 1, run, outcome, changed: false, error: None, conflicts: Vec::new() }
     }
 
-    /// Nothing was undone because of these.
-    fn undecided(run: i64, conflicts: Vec<Conflict>) -> Self {
-        Self { version: 1, run: Some(run), outcome: "conflicts", conflicts }
+    /// An error before anything was done.
+    pub fn error(error: &anyhow::Error, changed: bool) -> Self {
+        Self { error: Some(format!("{error:#}")), changed, ..Self::of(None, "error") }
+    }
+}
+
+/// How a command ends that changes things.
+pub struct Ended {
+    pub exit: Exit,
+    document: RunDocument,
+}
+
+impl Ended {
+    /// There was nothing to do.
+    pub fn nothing() -> Self {
+        Self { exit: Exit::Done, document: RunDocument::of(None, "nothing-to-do") }
+    }
+
+    /// Somebody said no.
+    pub fn declined(session: &Session) -> Self {
+        session.output.message("nothing was changed");
+        Self { exit: Exit::Failed, document: RunDocument::of(None, "declined") }
+    }
+
+    /// Somebody else is at work.
+    fn held(session: &Session, error: &anyhow::Error) -> Self {
+        session.output.error(error);
+        let document = RunDocument { outcome: "blocked", ..RunDocument::error(error, false) };
+        Self { exit: Exit::Blocked, document }
+    }
+
+    /// Says whether anything was changed, prints the document, and gives the exit status.
+    ///
+    /// # Errors
+    /// When nothing was changed and the document cannot be printed.
+    pub fn finish(mut self, session: &Session, status: Status) -> Result<Exit> {
+        self.document.changed |= session.touched.get();
+        let RunDocument { changed, outcome, run, .. } = self.document;
+        let event = Event::new("result", format!("changed: {changed}")).with("changed", changed);
+        session.output.log.tell(&event.with("outcome", outcome).with("of", run));
+        match session.output.document(&self.document) {
+            // The run is what it is, also when nobody reads of it.
+            Err(error) if !changed => return Err(error),
+            _ => {}
+        }
+        Ok(if changed && status.exit_code && self.exit == Exit::Done { Exit::Changes } else { self.exit })
     }
 }
 
@@ -51,16 +100,13 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Opens the journal and takes the locks; an exit status when another run or a package manager holds one.
+    /// Opens the journal and takes the locks; how the command ends when another run or a package manager holds one.
     ///
     /// # Errors
     /// When the journal or a lock cannot be made.
-    pub fn begin(session: &Session) -> Result<std::result::Result<Self, Exit>> {
+    pub fn begin(session: &Session) -> Result<std::result::Result<Self, Ended>> {
         let path = Path::new(paths::JOURNAL);
-        let held = |error: anyhow::Error| {
-            session.output.error(&error);
-            Ok(Err(Exit::Blocked))
-        };
+        let held = |error: anyhow::Error| Ok(Err(Ended::held(session, &error)));
         let lock = match Lock::take(path) {
             Ok(lock) => lock,
             Err(error @ LockError::Held(_)) => return held(error.into()),
@@ -78,14 +124,16 @@ impl Runner {
     ///
     /// # Errors
     /// When the run cannot be recorded; then nothing was changed.
-    pub fn apply(mut self, session: &Session, plan: &Plan, keep_partial: bool) -> Result<Exit> {
+    pub fn apply(mut self, session: &Session, plan: &Plan, keep_partial: bool) -> Result<Ended> {
         let run = engine::begin(&mut self.journal, &backups(), plan)?;
-        self.drive(session, keep_partial, |engine| engine.apply(run, plan))
+        session.output.log.belongs_to(Path::new(paths::JOURNAL), run, true);
+        self.drive(session, run, keep_partial, |engine| engine.apply(run, plan))
     }
 
     /// What somebody else changed of what the run did.
-    fn look(&mut self, run: &Run) -> Result<Vec<Conflict>> {
-        let (progress, cancelled) = (Progress::new(false), AtomicBool::new(false));
+    fn look(&mut self, session: &Session, run: &Run) -> Result<Vec<Conflict>> {
+        let (progress, cancelled) =
+            (Progress::new(false, Arc::clone(&session.output.log)), AtomicBool::new(false));
         let engine = Engine {
             journal: &mut self.journal,
             backups: backups(),
@@ -99,15 +147,16 @@ impl Runner {
     fn drive(
         mut self,
         session: &Session,
+        run: i64,
         keep_partial: bool,
         work: impl FnOnce(&mut Engine<'_>) -> Result<Ending>,
-    ) -> Result<Exit> {
+    ) -> Result<Ended> {
         let cancelled = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&cancelled))
                 .context("cannot watch for signals")?;
         }
-        let progress = Progress::new(session.output.verbose);
+        let progress = Progress::new(session.output.verbose, Arc::clone(&session.output.log));
         let mut engine = Engine {
             journal: &mut self.journal,
             backups: backups(),
@@ -116,32 +165,27 @@ impl Runner {
             keep_partial,
         };
         let ended = work(&mut engine);
+        let touched = progress.touched() > 0;
         drop(progress);
-        let run = self.journal.runs().ok().and_then(|mut runs| runs.pop());
+        let recorded =
+            self.journal.runs().ok().and_then(|runs| runs.into_iter().find(|other| other.id == run));
         let done =
-            run.as_ref().and_then(|run| Plan::read(&run.plan).ok()).map_or(String::new(), |plan| plan.done);
+            recorded.and_then(|run| Plan::read(&run.plan).ok()).map_or(String::new(), |plan| plan.done);
         let below = self.journal.current().ok().flatten().filter(|run| run.state == RunState::Applied);
-        let (exit, outcome) = match ended {
-            Ok(ending) => {
-                let told = tell(session, &ending, &done);
-                if let (Ending::Undone, Some(run)) = (&ending, below) {
-                    let (id, name) = (run.id, run.plan_name);
-                    session.output.message(&format!(
-                        "run {id} ({name}) is still in effect; rollback again undoes that"
-                    ));
-                }
-                told
-            }
-            Err(error) => {
-                session.output.error(&error.context("the run was stopped where it was"));
-                tell(session, &Ending::Stuck, &done)
-            }
-        };
-        let run = run.map(|run| run.id);
-        // The run is what it is, also when nobody reads of it.
-        let document = RunDocument { version: 1, run, outcome, conflicts: Vec::new() };
-        let _ = session.output.document(&document);
-        Ok(exit)
+        let ending = ended.unwrap_or_else(|error| {
+            session.output.error(&error.context("the run was stopped where it was"));
+            Ending::Stuck
+        });
+        let (exit, outcome) = tell(session, &ending, &done);
+        if let (Ending::Undone, Some(run)) = (&ending, below) {
+            let (id, name) = (run.id, run.plan_name);
+            session
+                .output
+                .message(&format!("run {id} ({name}) is still in effect; rollback again undoes that"));
+        }
+        let changed = touched && !matches!(ending, Ending::FailedAndUndone | Ending::Undecided);
+        session.touched.set(session.touched.get() || changed);
+        Ok(Ended { exit, document: RunDocument { changed, ..RunDocument::of(Some(run), outcome) } })
     }
 }
 
@@ -174,14 +218,15 @@ fn tell(session: &Session, ending: &Ending, done: &str) -> (Exit, &'static str) 
              nix-unroot resume goes on, and nix-unroot history shows where it stands",
         ),
     };
-    session.output.message(text);
+    let level = if exit == Exit::Done { Level::Info } else { Level::Error };
+    session.output.log.tell(&Event::new("ending", text).level(level).with("outcome", outcome));
     (exit, outcome)
 }
 
 /// `resume`.
-pub fn resume(session: &Session) -> Result<Exit> {
+pub fn resume(session: &Session, status: Status) -> Result<Exit> {
     require_root("resuming a run")?;
-    with_current(
+    let ended = with_current(
         session,
         "there is no interrupted run: nothing to do",
         |run| {
@@ -194,17 +239,36 @@ pub fn resume(session: &Session) -> Result<Exit> {
                 _ => format!("Go on with run {} ({}, begun {})?", run.id, run.plan_name, run.started),
             })
         },
+        Agreed::NotYet,
         None,
         |engine, run| engine.resume(run),
-    )
+    );
+    ended?.finish(session, status)
 }
 
 /// `rollback`.
 pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
     require_root("rolling back")?;
-    if args.from_copy && !restored(session)? {
-        return Ok(Exit::Blocked);
+    if args.from_copy
+        && let Some(ended) = restore(session)?
+    {
+        return ended.finish(session, args.status);
     }
+    roll_back(session, args.keep, Agreed::NotYet)?.finish(session, args.status)
+}
+
+/// Whether somebody said yes already, to more than the rollback.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Agreed {
+    NotYet,
+    Already,
+}
+
+/// Undoes the last run.
+///
+/// # Errors
+/// When the journal cannot be read, or nobody can be asked.
+pub fn roll_back(session: &Session, keep: Option<Whose>, agreed: Agreed) -> Result<Ended> {
     with_current(
         session,
         "there is no run to roll back: nothing to do",
@@ -222,13 +286,14 @@ pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
                 run.id, run.plan_name, run.started
             ))
         },
-        Some(&|found| conflicts::choose(session, found, args.keep)),
+        agreed,
+        Some(&|found| conflicts::choose(session, found, keep)),
         |engine, run| engine.roll_back(run),
     )
 }
 
-/// Makes the journal anew from its copies; false when another run holds it.
-fn restored(session: &Session) -> Result<bool> {
+/// Makes the journal anew from its copies; how the command ends when another run holds it.
+fn restore(session: &Session) -> Result<Option<Ended>> {
     let path = Path::new(paths::JOURNAL);
     match Lock::take(path) {
         Ok(_lock) => {
@@ -236,12 +301,9 @@ fn restored(session: &Session) -> Result<bool> {
             session
                 .output
                 .message("the journal is made anew from its copy; the damaged one is kept beside it");
-            Ok(true)
+            Ok(None)
         }
-        Err(error @ LockError::Held(_)) => {
-            session.output.error(&error.into());
-            Ok(false)
-        }
+        Err(error @ LockError::Held(_)) => Ok(Some(Ended::held(session, &error.into()))),
         Err(error) => Err(error.into()),
     }
 }
@@ -253,40 +315,39 @@ fn with_current(
     session: &Session,
     nothing: &str,
     question: impl Fn(&Run) -> Option<String>,
+    agreed: Agreed,
     choose: Option<&Choose<'_>>,
     work: impl FnOnce(&mut Engine<'_>, &Run) -> Result<Ending>,
-) -> Result<Exit> {
+) -> Result<Ended> {
     if !journal::is_there(Path::new(paths::JOURNAL)) {
         session.output.message(nothing);
-        session.output.document(&RunDocument::nothing())?;
-        return Ok(Exit::Done);
+        return Ok(Ended::nothing());
     }
     let mut runner = match Runner::begin(session)? {
         Ok(runner) => runner,
-        Err(exit) => return Ok(exit),
+        Err(ended) => return Ok(ended),
     };
     let current = runner.journal.current()?;
     let Some((run, question)) = current.and_then(|run| question(&run).map(|question| (run, question))) else {
         session.output.message(nothing);
-        session.output.document(&RunDocument::nothing())?;
-        return Ok(Exit::Done);
+        return Ok(Ended::nothing());
     };
     let mut chosen = Vec::new();
     if let Some(choose) = choose {
-        let found = runner.look(&run)?;
+        let found = runner.look(session, &run)?;
         match choose(&found)? {
             Some(all) => chosen = all,
             None => {
-                session.output.document(&RunDocument::undecided(run.id, found))?;
-                return Ok(Exit::Blocked);
+                let document = RunDocument { conflicts: found, ..RunDocument::of(Some(run.id), "conflicts") };
+                return Ok(Ended { exit: Exit::Blocked, document });
             }
         }
     }
-    if !session.confirm(&question)? {
-        session.output.message("nothing was changed");
-        return Ok(Exit::Failed);
+    if agreed == Agreed::NotYet && !session.confirm(&question)? {
+        return Ok(Ended::declined(session));
     }
-    runner.drive(session, false, |engine| {
+    session.output.log.belongs_to(Path::new(paths::JOURNAL), run.id, false);
+    runner.drive(session, run.id, false, |engine| {
         engine.choose(&run, &chosen)?;
         work(engine, &run)
     })

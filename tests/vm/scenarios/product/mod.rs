@@ -32,6 +32,7 @@ mod superset;
 mod target;
 mod trust;
 mod two_at_once;
+mod unattended;
 mod uninstall;
 mod virtual_machine;
 mod without_systemd;
