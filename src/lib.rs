@@ -4,7 +4,7 @@
 //! A module imports only what stands to its left:
 //!
 //! ```text
-//! types, system, platform -> facts -> findings ----------> plan -> audit, engine -> cli
+//! types, system, platform -> facts -> findings ----------> plan -> audit, engine -> report -> cli
 //!                            remains ----------> actions --^
 //!                            reown ------------> actions --^      /
 //!                archive, download ---------------^      journal-^
@@ -28,6 +28,7 @@ pub mod plan;
 pub mod platform;
 pub mod remains;
 pub mod reown;
+pub mod report;
 pub mod system;
 pub mod types;
 pub mod verify;

@@ -7,12 +7,11 @@ use crate::args::Args;
 use crate::connections::{Connections, Full};
 use crate::log::{self, Throttle};
 use crate::peer::{self, Peer};
-use crate::{Result, leftovers, refuse, serve, while_doing};
+use crate::signals::Signals;
+use crate::{Result, leftovers, protect, refuse, serve, while_doing};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid};
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -35,7 +34,7 @@ const KILL_GRACE: Duration = Duration::from_secs(5);
 struct Acceptor<'a> {
     args: &'a Args,
     listener: UnixListener,
-    signals: SignalFd,
+    signals: Signals,
     connections: Connections,
     /// Refused ones, with the time to close them.
     refused: VecDeque<(Instant, UnixStream)>,
@@ -50,13 +49,10 @@ struct Acceptor<'a> {
 /// When the socket fails, or the kernel refuses what it has no reason to refuse.
 pub fn run(listener: UnixListener, args: &Args) -> Result<()> {
     // The same user's other processes may not look into this one.
-    prctl::set_dumpable(false).map_err(while_doing("protect the gate"))?;
-    prctl::set_child_subreaper(true).map_err(while_doing("become the parent of what loses its own"))?;
+    protect::from_own_user(true)?;
+    protect::adopt()?;
     listener.set_nonblocking(true).map_err(while_doing("prepare the socket"))?;
-    let wanted: SigSet = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
-    wanted.thread_block().map_err(while_doing("block signals"))?;
-    let signals = SignalFd::with_flags(&wanted, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .map_err(while_doing("listen for signals"))?;
+    let signals = Signals::new()?;
     Acceptor {
         args,
         listener,
@@ -118,14 +114,9 @@ impl Acceptor<'_> {
     }
 
     fn handle_signals(&mut self) -> Result<Asked> {
-        let mut asked = Asked::ToGoOn;
-        while let Some(signal) = self.signals.read_signal().map_err(while_doing("read a signal"))? {
-            if signal.ssi_signo.cast_signed() != Signal::SIGCHLD as i32 {
-                asked = Asked::ToStop;
-            }
-        }
+        let stop = self.signals.take()?;
         self.look_after_children();
-        Ok(asked)
+        Ok(if stop { Asked::ToStop } else { Asked::ToGoOn })
     }
 
     fn look_after_children(&mut self) {
@@ -235,7 +226,7 @@ impl Acceptor<'_> {
         loop {
             self.look_after_children();
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || leftovers::children().is_ok_and(|children| children.is_empty()) {
+            if left.is_zero() || leftovers::none(&self.connections) {
                 return Ok(());
             }
             let mut files = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
@@ -244,7 +235,7 @@ impl Acceptor<'_> {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(while_doing("wait for daemons to end")(error)),
             }
-            while self.signals.read_signal().map_err(while_doing("read a signal"))?.is_some() {}
+            self.signals.take()?;
         }
     }
 }

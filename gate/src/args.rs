@@ -1,5 +1,6 @@
 //! The command line. It is written in the unit file, by root, so it is trusted; a mistake in it is still refused.
 
+use crate::builds::{self, Broker, Builds, Ids, Subids};
 use crate::connections::Limits;
 use crate::{Failure, Result};
 use std::ffi::OsString;
@@ -7,52 +8,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// One line of help, shown with a usage error.
-pub const USAGE: &str = "usage: nix-daemon-gate --daemon PATH --subids START:COUNT --conf FILE... [--build-group NAME] [--home DIR] [--max-connections COUNT] [--max-per-user COUNT] [--listen PATH [--mode MODE] [--user UID:GID]]";
-
-/// How many ids Nix hands to one build slot (`maxIdsPerBuild` in its `user-lock.cc`); a range that is not a multiple
-/// makes the daemon abort.
-const IDS_PER_BUILD: u32 = 65536;
-
-/// The subordinate ids that builds run under, the same numbers for users and for groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Subids {
-    /// The first id; never 0.
-    pub start: u32,
-    /// How many; a multiple of 65536, and `start + count` does not overflow.
-    pub count: u32,
-}
-
-impl Subids {
-    /// Is this id one of them?
-    #[must_use]
-    pub fn contains(self, id: u32) -> bool {
-        id >= self.start && id - self.start < self.count
-    }
-
-    /// The group of builds without a sandbox: the last id, which a sandboxed build gets only when it asks for a whole
-    /// slot and all others are taken.
-    #[must_use]
-    pub fn last(self) -> u32 {
-        self.start + (self.count - 1)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let (start, count) = text.split_once(':')?;
-        let (start, count) = (start.parse().ok()?, count.parse().ok()?);
-        let end = u32::checked_add(start, count)?;
-        // u32::MAX is no id: it is -1, "leave as it is".
-        (start > 0 && count > 0 && count % IDS_PER_BUILD == 0 && end < u32::MAX)
-            .then_some(Self { start, count })
-    }
-}
+pub const USAGE: &str = "usage: nix-daemon-gate --daemon PATH (--subids START:COUNT | --broker PROGRAM [--broker-socket PATH] --systems NAME,... --build-uids START:COUNT) --conf FILE... [--build-group NAME] [--home DIR] [--max-connections COUNT] [--max-per-user COUNT] [--listen PATH [--mode MODE] [--user UID:GID] | --launchd NAME]";
 
 /// What the unit asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Args {
     /// The `nix-daemon` to become; absolute.
     pub daemon: PathBuf,
-    /// The ids of builds.
-    pub subids: Subids,
+    /// The ids of builds, and who gives them.
+    pub builds: Builds,
     /// Nix's configuration files; a setting in a later one wins. Absolute, at least one.
     pub conf: Vec<PathBuf>,
     /// Members of this group (as their primary group) may not connect: they are the build users of a root-owned Nix.
@@ -61,8 +25,10 @@ pub struct Args {
     pub home: PathBuf,
     /// How many connections there may be.
     pub limits: Limits,
-    /// The socket to make; nothing when systemd passes one.
+    /// The socket to make; nothing when systemd or launchd passes one.
     pub listen: Option<Listen>,
+    /// The name of launchd's socket; macOS only.
+    pub launchd: Option<String>,
 }
 
 /// A socket that the gate makes itself, where no systemd does it.
@@ -84,7 +50,8 @@ impl Args {
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self> {
         let (mut daemon, mut subids, mut conf, mut group, mut home) = (None, None, Vec::new(), None, None);
         let (mut total, mut per_user) = (None, None);
-        let (mut listen, mut mode, mut user) = (None, None, None);
+        let (mut listen, mut mode, mut user, mut launchd) = (None, None, None, None);
+        let mut broker = BrokerArgs::default();
         let mut args = args.into_iter();
         while let Some(name) = args.next() {
             let name = name.to_str().ok_or_else(|| Failure::new("an argument is not UTF-8"))?;
@@ -100,6 +67,11 @@ impl Args {
                 "--listen" => once(name, &mut listen, absolute(name, value()?)?)?,
                 "--mode" => once(name, &mut mode, parse_mode(&value()?)?)?,
                 "--user" => once(name, &mut user, parse_ids(&value()?)?)?,
+                "--launchd" => once(name, &mut launchd, account_name(name, value()?)?)?,
+                "--broker" => once(name, &mut broker.program, plain_path(name, value()?)?)?,
+                "--broker-socket" => once(name, &mut broker.socket, plain_path(name, value()?)?)?,
+                "--systems" => once(name, &mut broker.systems, systems(name, &value()?)?)?,
+                "--build-uids" => once(name, &mut broker.uids, parse_uids(name, &value()?)?)?,
                 _ => return Err(Failure::new(format!("unknown argument '{name}'"))),
             }
         }
@@ -109,15 +81,49 @@ impl Args {
         if listen.is_none() && (mode.is_some() || user.is_some()) {
             return Err(missing("--listen"));
         }
+        if listen.is_some() && launchd.is_some() {
+            return Err(Failure::new("--listen and --launchd exclude each other"));
+        }
         Ok(Self {
             daemon: daemon.ok_or_else(|| missing("--daemon"))?,
-            subids: subids.ok_or_else(|| missing("--subids"))?,
+            builds: broker.or(subids)?,
             conf,
             build_group: group.unwrap_or_else(|| "nixbld".to_owned()),
             home: home.unwrap_or_else(|| PathBuf::from("/var/empty")),
             limits: Limits { total: total.unwrap_or(8192), per_user: per_user.unwrap_or(1024) },
             listen: listen.map(|path| Listen { path, mode: mode.unwrap_or(0o666), user }),
+            launchd,
         })
+    }
+}
+
+/// The arguments of a [`Broker`].
+#[derive(Default)]
+struct BrokerArgs {
+    program: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    systems: Option<Vec<String>>,
+    uids: Option<Ids>,
+}
+
+impl BrokerArgs {
+    /// One of the two ways, whole.
+    fn or(self, subids: Option<Subids>) -> Result<Builds> {
+        let Some(program) = self.program else {
+            if self.socket.is_some() || self.systems.is_some() || self.uids.is_some() {
+                return Err(missing("--broker"));
+            }
+            return subids.map(Builds::Namespace).ok_or_else(|| missing("--subids, or --broker,"));
+        };
+        if subids.is_some() {
+            return Err(Failure::new("--subids and --broker exclude each other"));
+        }
+        Ok(Builds::Broker(Broker {
+            program,
+            socket: self.socket,
+            systems: self.systems.ok_or_else(|| missing("--systems"))?,
+            uids: self.uids.ok_or_else(|| missing("--build-uids"))?,
+        }))
     }
 }
 
@@ -135,6 +141,23 @@ fn once<T>(name: &str, slot: &mut Option<T>, value: T) -> Result<()> {
 fn absolute(name: &str, value: OsString) -> Result<PathBuf> {
     let path = PathBuf::from(value);
     if path.is_absolute() { Ok(path) } else { Err(Failure::new(format!("{name} needs an absolute path"))) }
+}
+
+fn plain_path(name: &str, value: OsString) -> Result<PathBuf> {
+    let path = absolute(name, value)?;
+    builds::plain(name, path.to_str().unwrap_or_default())?;
+    Ok(path)
+}
+
+fn systems(name: &str, value: &OsString) -> Result<Vec<String>> {
+    let systems: Vec<_> = value.to_str().unwrap_or_default().split(',').map(str::to_owned).collect();
+    systems.iter().try_for_each(|system| builds::plain(name, system))?;
+    Ok(systems)
+}
+
+fn parse_uids(name: &str, value: &OsString) -> Result<Ids> {
+    let ids = value.to_str().and_then(Ids::parse);
+    ids.ok_or_else(|| Failure::new(format!("{name} needs START:COUNT, both above 0, all below 4294967295")))
 }
 
 fn parse_subids(value: &OsString) -> Result<Subids> {
@@ -190,6 +213,37 @@ mod tests {
         Args::parse(line.split_whitespace().map(OsString::from))
     }
 
+    fn subids(start: u32, count: u32) -> Builds {
+        Builds::Namespace(Subids(Ids { start, count }))
+    }
+
+    #[test]
+    fn a_broker() {
+        let line = "--daemon /d --conf /c --broker /b --systems a-b,c-d --build-uids 351:32";
+        let args = parse(&format!("{line} --broker-socket /s --launchd Listener")).unwrap();
+        let Builds::Broker(broker) = &args.builds else { panic!("{args:?}") };
+        assert_eq!((broker.systems.len(), broker.uids), (2, Ids { start: 351, count: 32 }));
+        assert_eq!(
+            (broker.socket.as_deref(), args.launchd.as_deref()),
+            (Some(Path::new("/s")), Some("Listener"))
+        );
+        assert!(parse(line).is_ok(), "the safe mode");
+        for (from, to) in [
+            ("--broker /b", ""),
+            ("--systems a-b,c-d", ""),
+            ("--systems a-b,c-d", "--systems a-b,"),
+            ("--systems a-b,c-d", "--systems a\"b"),
+            ("--build-uids 351:32", ""),
+            ("--build-uids 351:32", "--build-uids 0:32"),
+            ("--broker /b", "--broker b"),
+            ("--broker /b", "--broker /b\\"),
+            ("--broker /b", "--broker /b --subids 65536:65536"),
+            ("--broker /b", "--broker /b --listen /s --launchd x"),
+        ] {
+            assert!(parse(&line.replace(from, to)).is_err(), "{to}");
+        }
+    }
+
     #[test]
     fn a_full_and_a_short_command_line() {
         let short = parse("--daemon /d --subids 872415232:8388608 --conf /a --conf /b").unwrap();
@@ -197,7 +251,7 @@ mod tests {
         assert_eq!((short.build_group.as_str(), short.home.to_str()), ("nixbld", Some("/var/empty")));
         let full = parse("--home /h --build-group b --conf /c --subids 65536:65536 --daemon /d").unwrap();
         assert_eq!((full.build_group.as_str(), full.home.to_str()), ("b", Some("/h")));
-        assert_eq!(full.subids, Subids { start: 65536, count: 65536 });
+        assert_eq!(full.builds, subids(65536, 65536));
         assert_eq!((full.limits, full.listen), (Limits { total: 8192, per_user: 1024 }, None));
         let own =
             "--conf /c --subids 65536:65536 --daemon /d --max-per-user 2 --max-connections 3 --listen /s";
@@ -213,7 +267,7 @@ mod tests {
         let good = "--daemon /d --subids 65536:65536 --conf /c";
         for (line, said) in [
             ("--subids 65536:65536 --conf /c".to_owned(), "--daemon is missing"),
-            ("--daemon /d --conf /c".to_owned(), "--subids is missing"),
+            ("--daemon /d --conf /c".to_owned(), "--subids, or --broker, is missing"),
             ("--daemon /d --subids 65536:65536".to_owned(), "--conf is missing"),
             (format!("{good} --trust-everybody"), "unknown argument"),
             (format!("{good} extra"), "unknown argument"),
@@ -256,30 +310,6 @@ mod tests {
         .fold(line.to_owned(), |line, (name, value)| line.replace(name, value));
         let args = parse(filled.strip_prefix("/l/nix-daemon-gate ").unwrap()).unwrap();
         assert_eq!(args.conf, [PathBuf::from("/etc/nix/nix.conf"), PathBuf::from("/etc/xdg/nix/nix.conf")]);
-        assert_eq!(args.subids, Subids { start: 872_415_232, count: 8_388_608 });
-    }
-
-    #[test]
-    fn ranges() {
-        for bad in [
-            "",
-            "1",
-            "0:65536",
-            "1:0",
-            "1:65535",
-            "4294901760:65536",
-            "-1:65536",
-            "1:65536:1",
-            "a:b",
-            " 1:65536",
-        ] {
-            assert_eq!(Subids::parse(bad), None, "{bad}");
-        }
-        let range = Subids::parse("100000:131072").unwrap();
-        for (id, inside) in [(0, false), (99_999, false), (100_000, true), (231_071, true), (231_072, false)]
-        {
-            assert_eq!(range.contains(id), inside, "{id}");
-        }
-        assert_eq!(range.last(), 231_071);
+        assert_eq!(args.builds, subids(872_415_232, 8_388_608));
     }
 }

@@ -82,6 +82,12 @@ impl Connections {
         self.users.contains_key(&pid)
     }
 
+    /// Is there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
     /// The processes that serve connections.
     pub fn processes(&self) -> impl Iterator<Item = i32> {
         self.users.keys().copied()

@@ -24,7 +24,7 @@ pub fn decide(
     members: impl Fn(&str) -> Option<Vec<String>>,
 ) -> Verdict {
     // Nix knows build users by their group only; builds that run under subordinate ids have no account.
-    if args.subids.contains(uid) {
+    if args.builds.contains(uid) {
         return Verdict::Refused("it is a build");
     }
     if names.group == args.build_group {
@@ -58,14 +58,15 @@ fn matches(list: &[Vec<u8>], names: &Names, members: &impl Fn(&str) -> Option<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Subids;
+    use crate::builds::{Builds, Ids, Subids};
     use crate::connections::Limits;
     use std::path::PathBuf;
 
     fn args() -> Args {
         Args {
             daemon: PathBuf::new(),
-            subids: Subids { start: 1 << 20, count: 65536 },
+            builds: Builds::Namespace(Subids(Ids { start: 1 << 20, count: 65536 })),
+            launchd: None,
             conf: vec![],
             build_group: "nixbld".to_owned(),
             home: PathBuf::new(),

@@ -1,6 +1,6 @@
 //! Becoming the daemon.
 
-use crate::args::{Args, Subids};
+use crate::args::Args;
 use crate::peer::Peer;
 use crate::{Failure, Result, while_doing};
 use std::convert::Infallible;
@@ -24,16 +24,39 @@ pub fn keep_only(connection: impl IntoRawFd) -> Result<()> {
     let connection = connection.into_raw_fd();
     // SAFETY: the descriptor is open and ours; what is closed, nothing in this process uses from here on.
     #[allow(unsafe_code)]
-    let done = unsafe {
-        libc::dup2(connection, 0) == 0
-            && libc::dup2(connection, 1) == 1
-            && libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) == 0
-    };
+    let done = unsafe { libc::dup2(connection, 0) == 0 && libc::dup2(connection, 1) == 1 && close_from(3) };
     if done {
         Ok(())
     } else {
         Err(while_doing("keep the connection and close other files")(std::io::Error::last_os_error()))
     }
+}
+
+/// Closes everything from this descriptor on.
+///
+/// # Safety
+/// Nothing may use any of them afterwards.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+unsafe fn close_from(first: libc::c_int) -> bool {
+    // SAFETY: it takes numbers; the rest is the caller's promise.
+    unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) == 0 }
+}
+
+/// Closes everything from this descriptor on; macOS has no call for it.
+///
+/// # Safety
+/// Nothing may use any of them afterwards.
+#[cfg(target_os = "macos")]
+#[allow(unsafe_code)]
+unsafe fn close_from(first: libc::c_int) -> bool {
+    // SAFETY: both take numbers; the rest is the caller's promise. A number that is not open is no harm.
+    unsafe {
+        for file in first..libc::getdtablesize() {
+            libc::close(file);
+        }
+    }
+    true
 }
 
 /// Replaces this process by the daemon, with the connection on its standard input and output.
@@ -80,33 +103,17 @@ pub(crate) fn environment(
             settings.push("\n");
         }
         let bytes = name.as_bytes();
-        let loader = bytes.starts_with(b"LD_") || bytes.starts_with(b"LISTEN_");
+        let loader = [&b"LD_"[..], b"DYLD_", b"LISTEN_"].iter().any(|prefix| bytes.starts_with(prefix));
         if !loader && !DROPPED.iter().any(|dropped| OsStr::new(dropped) == name) {
             environment.push((name, value));
         }
     }
     // Last, so that nothing in the unit's own settings outranks these.
-    settings.push(settings_of_the_daemon(args.subids));
+    settings.push(args.builds.settings());
     environment.push((NIX_CONFIG.into(), settings));
     environment.push(("HOME".into(), args.home.clone().into()));
     environment.push((CLIENT.into(), client.pid.to_string().into()));
     environment
-}
-
-/// The settings that make Nix work in the namespace.
-///
-/// The store is opened through the roots daemon, since the daemon sees no other user's processes. The build group is
-/// empty, since Nix would give it the store otherwise. Without the feature, `auto-allocate-uids` would be passed over in
-/// silence and builds would run as the owner of the store; Nix applies the line about features first.
-fn settings_of_the_daemon(Subids { start, count }: Subids) -> String {
-    format!(
-        "extra-experimental-features = daemon-trust-override local-overlay-store auto-allocate-uids\n\
-         auto-allocate-uids = true\n\
-         start-id = {start}\n\
-         id-count = {count}\n\
-         build-users-group =\n\
-         store = local?use-roots-daemon=true\n"
-    )
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@ use std::path::{Component, Path};
 
 use crate::accounts::Names;
 use crate::args::Args;
+use crate::builds::Builds;
 use crate::conf::parse::{Line, Setting, parse};
 use crate::conf::{self, Access, tree};
 use crate::decide::{Verdict, decide};
 use crate::namespace::names;
 use crate::{exec, peer::Peer, refuse};
 
-/// Panics when what must hold does not.
-pub type Target = fn(&[u8]);
+pub use helper_common::corpus::Target;
 
 /// One for each kind of input, by the name of its target and corpus.
 pub const TARGETS: [(&str, Target); 7] = [
@@ -75,9 +75,12 @@ pub fn args(text: &[u8]) {
     assert!(args.conf.iter().all(|file| file.is_absolute()));
     assert!(!args.home.as_os_str().as_bytes().iter().any(|byte| b":\n".contains(byte)));
     assert!(!args.build_group.is_empty() && !args.build_group.contains([':', '\n', ',']));
-    let subids = args.subids;
-    assert!(!subids.contains(0) && !subids.contains(u32::MAX), "{subids:?}");
-    assert!(subids.contains(subids.start) && subids.contains(subids.last()), "{subids:?}");
+    assert!(!args.builds.contains(0) && !args.builds.contains(u32::MAX), "{:?}", args.builds);
+    if let Builds::Namespace(subids) = &args.builds {
+        assert!(subids.0.contains(subids.0.start) && subids.0.contains(subids.last()), "{subids:?}");
+    }
+    // Whatever was taken, a setting is one line.
+    assert!(args.builds.settings().lines().all(|line| line.contains(" =")));
     assert!(args.limits.total > 0 && args.limits.per_user > 0);
     if let Some(listen) = args.listen {
         assert!(listen.path.is_absolute() && listen.mode <= 0o777);
@@ -179,22 +182,8 @@ fn field<'a>(line: &&'a [u8], index: usize) -> &'a [u8] {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
-    use super::*;
-
     #[test]
     fn the_corpus_holds() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        for (name, target) in TARGETS {
-            let mut count = 0;
-            for seed in fs::read_dir(corpus.join(name)).unwrap() {
-                target(&fs::read(seed.unwrap().path()).unwrap());
-                count += 1;
-            }
-            assert!(count > 2, "the corpus of {name} is missing");
-            let binary = corpus.with_file_name("targets").join(name).with_extension("rs");
-            assert!(binary.exists(), "{name} has no target");
-        }
+        helper_common::corpus::check(env!("CARGO_MANIFEST_DIR"), &super::TARGETS);
     }
 }

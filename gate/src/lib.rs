@@ -9,46 +9,25 @@
 pub mod acceptor;
 pub mod accounts;
 pub mod args;
+pub mod builds;
+#[cfg(target_os = "linux")]
 pub mod caps;
 pub mod conf;
 pub mod connections;
 pub mod decide;
 pub mod exec;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), target_os = "linux"))]
 pub mod fuzz;
 pub mod group;
 pub mod leftovers;
 pub mod listen;
 pub mod log;
+#[cfg(target_os = "linux")]
 pub mod namespace;
-pub mod peer;
+pub mod protect;
 pub mod refuse;
 pub mod serve;
+pub mod signals;
 
-/// A failure in words that an administrator can act on. Nobody decides on its kind: every one of them closes the
-/// connection.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Failure(String);
-
-impl Failure {
-    /// A failure with this message: lower case, names the thing, the reason and the remedy.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
-    }
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Failure {}
-
-/// What every fallible function here returns.
-pub type Result<T> = std::result::Result<T, Failure>;
-
-/// Turns the error of a system call into a [`Failure`] that begins with what was being done.
-pub(crate) fn while_doing<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> Failure {
-    move |error| Failure(format!("cannot {what}: {error}"))
-}
+pub(crate) use helper_common::while_doing;
+pub use helper_common::{Failure, Result, peer};

@@ -1,17 +1,73 @@
 //! The socket on which clients arrive: systemd's, or one that the gate makes.
 
-use crate::args::Listen;
-use crate::{Failure, Result, caps, while_doing};
-use nix::sys::prctl;
+use crate::args::{Args, Listen};
+use crate::{Failure, Result, while_doing};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
+use nix::unistd::geteuid;
 use std::fs::Permissions;
 use std::io::ErrorKind;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+
+/// The socket that the command line means.
+///
+/// # Errors
+/// When it cannot be had; and on macOS, when there is nobody but the daemon to become a build user.
+pub fn socket(args: &Args) -> Result<UnixListener> {
+    #[cfg(not(target_os = "linux"))]
+    if matches!(args.builds, crate::builds::Builds::Namespace(_)) {
+        return Err(Failure::new("--subids needs Linux: there are no user namespaces here; use --broker"));
+    }
+    match (&args.listen, &args.launchd) {
+        (Some(listen), _) => bind(listen),
+        (None, Some(name)) => launchd(name),
+        (None, None) => inherit(),
+    }
+}
+
+#[cfg(not(target_os = "macos"))]
+fn launchd(_: &str) -> Result<UnixListener> {
+    Err(Failure::new("--launchd needs macOS; start nix-daemon.socket, or give --listen"))
+}
+
+/// Takes the socket of this name in the job's `Sockets` (launch_activate_socket(3)).
+#[cfg(target_os = "macos")]
+#[allow(unsafe_code)] // nobody wraps it
+fn launchd(name: &str) -> Result<UnixListener> {
+    unsafe extern "C" {
+        fn launch_activate_socket(
+            name: *const libc::c_char,
+            fds: *mut *mut libc::c_int,
+            count: *mut libc::size_t,
+        ) -> libc::c_int;
+    }
+    let c_name = std::ffi::CString::new(name).map_err(while_doing("use the socket's name"))?;
+    let (mut files, mut count) = (std::ptr::null_mut(), 0);
+    // SAFETY: the name has its NUL, and both results have room.
+    let error = unsafe { launch_activate_socket(c_name.as_ptr(), &raw mut files, &raw mut count) };
+    if error != 0 {
+        let error = std::io::Error::from_raw_os_error(error);
+        return Err(Failure::new(format!(
+            "launchd passed no socket called {name}: {error}; see the job's Sockets"
+        )));
+    }
+    // SAFETY: the call has made an array of so many descriptors, which are this process's now, and which it has to free.
+    let sockets: Vec<OwnedFd> = unsafe {
+        let sockets = (0..count).map(|index| OwnedFd::from_raw_fd(*files.add(index))).collect();
+        libc::free(files.cast());
+        sockets
+    };
+    let found = sockets.len();
+    match <[OwnedFd; 1]>::try_from(sockets) {
+        Ok([socket]) if getsockopt(&socket, sockopt::SockType) == Ok(SockType::Stream) => {
+            Ok(UnixListener::from(socket))
+        }
+        _ => Err(Failure::new(format!("launchd passed {found} sockets called {name}, not one of a stream"))),
+    }
+}
 
 /// Takes the socket that systemd passes as file 3 (sd_listen_fds(3)). To be called once, before any file is opened.
 ///
@@ -54,7 +110,7 @@ pub fn bind(listen: &Listen) -> Result<UnixListener> {
     std::fs::set_permissions(&listen.path, Permissions::from_mode(listen.mode))
         .map_err(cannot("set the mode of"))?;
     if let Some((uid, gid)) = listen.user {
-        become_user(Uid::from_raw(uid), Gid::from_raw(gid))?;
+        become_user(uid, gid)?;
     }
     Ok(socket)
 }
@@ -78,18 +134,9 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
-/// From root to the user, with what a unit would leave: two capabilities, and no way to any other.
-fn become_user(uid: Uid, gid: Gid) -> Result<()> {
-    caps::raise()?;
-    caps::bound(caps::SETUID | caps::SETGID)?;
-    prctl::set_keepcaps(true).map_err(while_doing("keep capabilities"))?;
-    setgroups(&[]).map_err(while_doing("drop supplementary groups"))?;
-    setresgid(gid, gid, gid).map_err(while_doing(format!("become group {gid}")))?;
-    setresuid(uid, uid, uid).map_err(while_doing(format!("become user {uid}")))?;
-    prctl::set_keepcaps(false).map_err(while_doing("keep capabilities no longer"))?;
-    prctl::set_no_new_privs().map_err(while_doing("rule out new privileges"))?;
-    caps::drop_all_but(caps::SETUID | caps::SETGID)
-}
+use become_user::become_user;
+
+mod become_user;
 
 #[cfg(test)]
 mod tests {

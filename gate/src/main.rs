@@ -1,12 +1,13 @@
 //! The program: see the library's documentation and `README.md`.
 
 use nix_daemon_gate::args::{Args, USAGE};
-use nix_daemon_gate::{Failure, Result, acceptor, caps, listen, log};
+use nix_daemon_gate::{Failure, Result, acceptor, listen, log};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // From here on no capability is in effect, whatever comes.
-    if let Err(failure) = caps::lower() {
+    #[cfg(target_os = "linux")]
+    if let Err(failure) = nix_daemon_gate::caps::lower() {
         return fail(&failure);
     }
     let args = match Args::parse(std::env::args_os().skip(1)) {
@@ -28,9 +29,6 @@ fn fail(failure: &Failure) -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let socket = match &args.listen {
-        Some(listen) => listen::bind(listen)?,
-        None => listen::inherit()?,
-    };
+    let socket = listen::socket(args)?;
     acceptor::run(socket, args)
 }

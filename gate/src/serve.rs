@@ -2,10 +2,8 @@
 
 use crate::args::Args;
 use crate::decide::{Verdict, decide};
-use crate::namespace::{self, maps::MapWriter};
 use crate::peer::Peer;
-use crate::{Result, accounts, caps, conf, exec, log, refuse, while_doing};
-use nix::sys::prctl;
+use crate::{Result, accounts, conf, exec, log, protect, refuse, while_doing};
 use nix::sys::signal::SigSet;
 use std::convert::Infallible;
 use std::os::unix::net::UnixStream;
@@ -34,12 +32,11 @@ fn serve(stream: UnixStream, peer: Peer, args: &Args) -> Result<Served> {
     exec::keep_only(stream)?;
     SigSet::empty().thread_set_mask().map_err(while_doing("let signals in"))?;
     // What a build leaves running stays with this connection, and ends after it.
-    prctl::set_child_subreaper(true).map_err(while_doing("become the parent of what loses its own"))?;
-    // The last moment with CAP_SETUID in this process: the writer takes it along, and it is gone here.
-    let writer = MapWriter::fork(args.subids)?;
-    caps::drop_all_but(caps::SYS_ADMIN)?;
+    protect::adopt()?;
+    // The last moment with CAP_SETUID in this process.
+    let world = World::before_input(args)?;
     // Nothing to protect any more; and the writer could not open this process's maps.
-    prctl::set_dumpable(true).map_err(while_doing("become an ordinary process"))?;
+    protect::from_own_user(false)?;
 
     let access = conf::load(&args.conf, std::env::var_os(exec::NIX_CONFIG).as_deref())?;
     let names = accounts::names(peer);
@@ -58,7 +55,46 @@ fn serve(stream: UnixStream, peer: Peer, args: &Args) -> Result<Served> {
         if trusted { " (trusted)" } else { "" }
     ));
 
-    namespace::enter(writer, args)?;
+    world.enter(args)?;
     let never: Infallible = exec::daemon(args, peer, trusted)?;
     match never {}
+}
+
+/// Where the daemon will run: in a namespace, once its writer is there; or right here, when a broker has the builds.
+#[derive(Debug)]
+struct World {
+    #[cfg(target_os = "linux")]
+    namespace: Option<(crate::namespace::maps::MapWriter, crate::builds::Subids)>,
+}
+
+#[cfg(target_os = "linux")]
+impl World {
+    /// The writer takes the capabilities along, and they are gone here.
+    fn before_input(args: &Args) -> Result<Self> {
+        use crate::{builds::Builds, caps, namespace::maps::MapWriter};
+        let namespace = match args.builds {
+            Builds::Namespace(subids) => Some((MapWriter::fork(subids)?, subids)),
+            Builds::Broker(_) => None,
+        };
+        caps::drop_all_but(if namespace.is_some() { caps::SYS_ADMIN } else { 0 })?;
+        Ok(Self { namespace })
+    }
+
+    fn enter(self, args: &Args) -> Result<()> {
+        match self.namespace {
+            Some((writer, subids)) => crate::namespace::enter(writer, subids, args),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl World {
+    fn before_input(_: &Args) -> Result<Self> {
+        Ok(Self {})
+    }
+
+    fn enter(self, _: &Args) -> Result<()> {
+        Ok(())
+    }
 }

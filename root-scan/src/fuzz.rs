@@ -9,8 +9,7 @@ use crate::doubt::printable;
 use crate::store_path::{StorePath, containing, find_all};
 use crate::{gcroots, look, memory, process};
 
-/// Panics when what must hold does not.
-pub type Target = fn(&[u8]);
+pub use helper_common::corpus::Target;
 
 /// One for each parser, by the name of its target and corpus.
 pub const TARGETS: [(&str, Target); 8] = [
@@ -104,22 +103,8 @@ pub fn print(text: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
-    use super::*;
-
     #[test]
     fn the_corpus_holds() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        for (name, target) in TARGETS {
-            let mut count = 0;
-            for seed in fs::read_dir(corpus.join(name)).unwrap() {
-                target(&fs::read(seed.unwrap().path()).unwrap());
-                count += 1;
-            }
-            assert!(count > 2, "the corpus of {name} is missing");
-            let binary = corpus.with_file_name("targets").join(name).with_extension("rs");
-            assert!(binary.exists(), "{name} has no target");
-        }
+        helper_common::corpus::check(env!("CARGO_MANIFEST_DIR"), &super::TARGETS);
     }
 }

@@ -3,17 +3,16 @@
 use std::borrow::Borrow;
 use std::fmt;
 
+use helper_common::store_name::{self, HASH, is_valid as valid, name_byte};
+
 /// The store directory. Nix binaries have it compiled in.
 pub const STORE_DIR: &str = "/nix/store";
 /// What every record of the protocol begins with.
 pub const PREFIX: &[u8] = b"/nix/store/";
-/// The longest base name: hash, dash, name (`src/libstore/path.cc`).
-pub const MAX_BASE_NAME: usize = HASH + 1 + MAX_NAME;
+/// The longest base name.
+pub const MAX_BASE_NAME: usize = store_name::MAX;
 /// The longest text that [`find_all`] has to see at once to recognise a store path: the path and the byte that ends it.
 pub const MAX_MATCH: usize = 1 + MAX_BASE_NAME + 1;
-
-const HASH: usize = 32;
-const MAX_NAME: usize = 211;
 
 /// The base name of a store path: `HASH-NAME`, all ASCII, without a slash, so that it can neither leave the store nor break
 /// the protocol.
@@ -21,8 +20,7 @@ const MAX_NAME: usize = 211;
 pub struct StorePath(Box<[u8]>);
 
 impl StorePath {
-    /// Takes a base name that Nix itself would take: 32 characters of its base-32, a dash, 1 to 211 characters of
-    /// `[0-9A-Za-z+-._?=]`, not beginning with a `.` or `..` component (`checkName` in `src/libstore/path.cc`).
+    /// Takes a base name that Nix itself would take ([`store_name::is_valid`]).
     pub fn from_base_name(text: &[u8]) -> Option<Self> {
         valid(text).then(|| Self(text.into()))
     }
@@ -79,24 +77,6 @@ pub fn find_all(text: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
             }
         }
     })
-}
-
-fn valid(base: &[u8]) -> bool {
-    if base.len() > MAX_BASE_NAME || base.len() < HASH + 2 || base[HASH] != b'-' {
-        return false;
-    }
-    let (hash, name) = (&base[..HASH], &base[HASH + 1..]);
-    let dots = matches!(name, b"." | b"..") || name.starts_with(b".-") || name.starts_with(b"..-");
-    hash.iter().all(|byte| hash_byte(*byte)) && name.iter().all(|byte| name_byte(*byte)) && !dots
-}
-
-/// Nix's base-32 has no e, o, t, u (`src/libutil/base-nix-32.cc`).
-fn hash_byte(byte: u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'a'..=b'd' | b'f'..=b'n' | b'p'..=b's' | b'v'..=b'z')
-}
-
-fn name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"+-._?=".contains(&byte)
 }
 
 #[cfg(test)]

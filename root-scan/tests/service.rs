@@ -459,7 +459,11 @@ fn killed_at_any_time_it_is_never_believed() {
     };
     let whole = (0..5).map(timed).min().unwrap();
     let (mut believed, mut refused) = (0, 0);
-    for round in 0..150 {
+    // On a machine that became busy meanwhile, a whole answer takes longer than it did: later and later.
+    for round in 0..600 {
+        if round >= 150 && believed >= 10 {
+            break;
+        }
         let mut stream = service.connect();
         let mut answer = vec![0; PREFIX.len()];
         stream.read_exact(&mut answer).unwrap();

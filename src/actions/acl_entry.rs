@@ -1,19 +1,20 @@
 //! An entry for a group in the access control list of a directory that root controls.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use nix::libc;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xattr::FileExt;
 
 use super::{Act, Host, show};
 use crate::system::access_list::{ACCESS_LIST, ALL, AccessList};
+use crate::system::files::open_directory;
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AclEntry {
     /// A directory, which is no link.
@@ -30,13 +31,8 @@ pub struct Was {
 }
 
 impl AclEntry {
-    /// Its parents are root's, so the path means what it says; a link in its place is refused all the same.
     fn open(&self) -> Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
-            .open(&self.path)
-            .with_context(|| format!("cannot open the directory {}", show(&self.path)))
+        open_directory(&self.path).with_context(|| format!("cannot open the directory {}", show(&self.path)))
     }
 
     fn attribute(&self, directory: &File) -> Result<Option<Vec<u8>>> {

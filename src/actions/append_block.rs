@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conflict::{Keep, Scan, Version, put_aside, undecided};
@@ -10,7 +11,7 @@ use super::edit::{Original, read_or_empty};
 use super::{Act, Host, show};
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AppendBlock {
     /// The file; a missing one is made.

@@ -3,22 +3,22 @@
 //! That user may put a link in the place of anything in his home, at any time, so the way there is walked by directory
 //! descriptors that follow none. The contents are not remembered: they are secrets, and the original is still there.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use nix::libc;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, mkdirat, openat, statat, unlinkat};
 use rustix::io::Errno;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, gid_of, show, uid_of};
+use crate::system::files::open_directory;
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CopyIntoHome {
     /// The file to copy.
@@ -46,11 +46,7 @@ const DIRECTORY: OFlags =
 
 impl CopyIntoHome {
     fn home(&self) -> Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
-            .open(&self.home)
-            .with_context(|| format!("cannot open the home {}", show(&self.home)))
+        open_directory(&self.home).with_context(|| format!("cannot open the home {}", show(&self.home)))
     }
 
     /// The directory, when it is there.

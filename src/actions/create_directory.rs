@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conflict::{Conflict, Keep, Present, Scan, put_aside, undecided};
@@ -14,7 +15,7 @@ use super::{Act, Host, gid_of, show, uid_of};
 use crate::system::{command, files};
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateDirectory {
     /// The directory; its parent exists, or is made by an earlier step.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use users::os::unix::UserExt;
 
@@ -17,7 +18,7 @@ use crate::system::files::{self, Ownership};
 const SUBID_FILES: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateUser {
     /// The user's name.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::libc;
 use rusqlite::{Connection, OpenFlags};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, gid_of, show, uid_of};
@@ -20,7 +21,7 @@ use crate::system::{command, files};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Checks the database, folds its write-ahead log in, and keeps a copy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackUpDatabase {
     /// The database; a missing one (Nix was never used) is fine.
@@ -69,7 +70,7 @@ impl Act for BackUpDatabase {
 }
 
 /// Lets the new owner open the database for writing and check it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HandOverDatabase {
     /// The database.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::drain::{Processes, drain, end_all_of};
@@ -14,7 +15,7 @@ use crate::platform::systemd;
 use crate::types::UnitName;
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeepStopped {
     /// The units of the old daemon and of the new one.

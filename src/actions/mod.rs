@@ -52,6 +52,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -128,7 +129,7 @@ pub trait Act {
 macro_rules! actions {
     ($($(#[$doc:meta])* $name:literal => $variant:ident($type:ty),)*) => {
         /// An action with its parameters, as it stands in a plan.
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
         #[serde(tag = "action")]
         pub enum Action {
             $($(#[$doc])* #[serde(rename = $name)] $variant($type),)*

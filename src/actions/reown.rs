@@ -6,11 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::statvfs::statvfs;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::reown::{self, Listed, Outcome, Progress, ReownError, Rule, Tree};
+use crate::system::kernel;
 use crate::types::SubidRange;
 
 /// How often progress is told.
@@ -19,7 +20,7 @@ const TICK: Duration = Duration::from_millis(150);
 const NAMED: usize = 5;
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reown {
     /// The directory.
@@ -171,5 +172,5 @@ fn some(list: &Listed) -> String {
 
 /// About how many files there are: those of the whole file system, an upper bound. 0 when it does not say.
 fn used_inodes(path: &Path) -> u64 {
-    statvfs(path).map_or(0, |stat| stat.files().saturating_sub(stat.files_free()))
+    kernel::room(path).map_or(0, |room| room.used_inodes)
 }

@@ -1,19 +1,19 @@
 //! Owner, group and mode of one path that root controls.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use nix::libc;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::create_directory::octal;
 use super::{Act, Host, gid_of, show, uid_of};
-use crate::system::files::Ownership;
+use crate::system::files::{Ownership, open_directory};
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetOwner {
     /// A directory, which is no link.
@@ -35,13 +35,8 @@ pub struct Was {
 }
 
 impl SetOwner {
-    /// Its parents are root's, so the path means what it says; a link in its place is refused all the same.
     fn open(&self) -> Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
-            .open(&self.path)
-            .with_context(|| format!("cannot open the directory {}", show(&self.path)))
+        open_directory(&self.path).with_context(|| format!("cannot open the directory {}", show(&self.path)))
     }
 
     fn set(&self, ownership: Ownership) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Units are started.
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host};
@@ -8,7 +9,7 @@ use crate::platform::systemd;
 use crate::types::UnitName;
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StartUnits {
     /// The units, in this order.

@@ -11,14 +11,15 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::added_paths::{Owner, remove_tree};
 use super::fetch_archive::BYTES;
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::archive::{Contents, UNPACK_COMMAND};
-use crate::system::command;
 use crate::system::files::{self, Ownership};
+use crate::system::{command, kernel};
 use crate::types::{NixVersion, StorePath};
 
 /// Inside the store; not the name of a store path.
@@ -27,7 +28,7 @@ const STAGING: &str = ".nix-unroot-unpacking";
 const REPORT_LIMIT: u64 = 64 << 20;
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnpackArchive {
     /// The archive, a file of root's that was compared with its digest.
@@ -137,7 +138,7 @@ impl UnpackArchive {
 
     fn sync(&self) -> Result<()> {
         let store = File::open(&self.store).with_context(|| format!("cannot open {}", show(&self.store)))?;
-        nix::unistd::syncfs(store).with_context(|| format!("cannot sync {}", show(&self.store)))
+        kernel::sync_file_system(store).with_context(|| format!("cannot sync {}", show(&self.store)))
     }
 
     /// Removes what an attempt left. Names that are no store paths never come here.

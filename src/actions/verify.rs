@@ -1,6 +1,7 @@
 //! The finished state is proved on the live machine.
 
 use anyhow::{Result, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, gid_of, uid_of};
@@ -8,7 +9,7 @@ use crate::types::SubidRange;
 use crate::verify::{self, Target};
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
     /// The user that owns the store.

@@ -13,6 +13,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use fix::plan as fix_plan;
@@ -22,7 +23,7 @@ use crate::facts::{Machine, Reader, Unread};
 use sources::{Found, Source};
 
 /// How bad a hit is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Danger {
     /// It takes a decision of root's or another flaw.
@@ -34,7 +35,7 @@ pub enum Danger {
 }
 
 /// A way from the subject to root.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Hit {
     /// Stable name of the kind.
     pub key: String,
@@ -55,7 +56,7 @@ pub struct Hit {
 }
 
 /// A safe remedy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Fix {
     /// A link is replaced by a copy of the file that it leads to.

@@ -1,12 +1,11 @@
 //! One name, component by component: who could put something else in its place?
 
-use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::acl;
 use super::subject::{Standing, Subject};
-use crate::facts::Reader;
+use crate::facts::{Reader, components};
 
 /// As many links as Linux follows in one path (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
@@ -101,16 +100,4 @@ fn rights(reader: &Reader<'_>, subject: &Subject, path: &Path, standing: Standin
         Some(_) => format!("an access control list of {name} lets {} write", subject.name),
         None => format!("{name} is writable for a group of {}", subject.name),
     })
-}
-
-/// The parts of a path, the first one last.
-fn components(path: &Path) -> Vec<OsString> {
-    let part = |component| match component {
-        Component::Normal(part) => Some(part.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-    };
-    let mut parts: Vec<_> = path.components().filter_map(part).collect();
-    parts.reverse();
-    parts
 }

@@ -46,7 +46,7 @@ pub struct Common {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Shows what is installed here, and what stands in the way; changes nothing
-    Inspect,
+    Inspect(InspectArgs),
     /// Prints the plan of a migration, or of an installation where there is no Nix; changes nothing
     Plan {
         /// The form of the plan
@@ -69,6 +69,12 @@ pub enum Command {
     Resume(Status),
     /// Gives back the state before the last migration
     Rollback(RollbackArgs),
+    /// Prints the JSON schema of a document of --json, or the names of all
+    Schema {
+        /// The `kind` of the document
+        #[arg(value_name = "KIND")]
+        name: Option<String>,
+    },
     /// Lists runs and their steps
     History(HistoryArgs),
     /// Shows the settings that count here and where each comes from
@@ -85,22 +91,6 @@ pub enum Command {
         #[arg(value_name = "DIR")]
         directory: Option<PathBuf>,
     },
-}
-
-impl Command {
-    /// Whether it may change the machine, and so ends with a document that says whether it did.
-    pub fn changes(&self) -> bool {
-        match self {
-            Self::Migrate(_)
-            | Self::Install(_)
-            | Self::Uninstall(_)
-            | Self::Resume(_)
-            | Self::Rollback(_) => true,
-            Self::Audit(args) => args.fix,
-            Self::Inspect | Self::Plan { .. } | Self::Verify | Self::Roots(_) | Self::History(_) => false,
-            Self::Config(_) | Self::Completions { .. } | Self::Man { .. } => false,
-        }
-    }
 }
 
 /// What tells "done" from "nothing to do" in the exit status.
@@ -129,12 +119,22 @@ pub struct ConfigArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Also writes a page for people, which any browser shows
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub struct MigrateArgs {
     /// Shows findings and plan, and writes nothing anywhere
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
     pub status: Status,
+    /// With --dry-run: also writes a page for people, which any browser shows
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    pub html: Option<PathBuf>,
     /// Runs this plan, as `nix-unroot plan` printed it, instead of making one; refused when it no longer fits
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
@@ -154,6 +154,9 @@ pub struct AuditArgs {
     /// Exit status 5 when there is something to change, or with --fix when something was changed
     #[arg(long)]
     pub exit_code: bool,
+    /// Also writes a page for people, which any browser shows
+    #[arg(long, value_name = "FILE", conflicts_with = "fix")]
+    pub html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use console::Style;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::args::{AuditArgs, Status};
@@ -16,29 +17,27 @@ use crate::audit::{self, Danger, Hit, Subject};
 use crate::daemon::printable;
 use crate::facts::{Machine, Unread};
 use crate::plan::{Options, Plan};
+use crate::report::{Document, Overview, Report, Ways};
 
-/// The document of `audit --json`.
-#[derive(Serialize)]
-struct Document {
-    version: u32,
-    migrated: bool,
+/// The document of `audit --json`: what could still lead from Nix's user, or from builds, to root.
+#[derive(JsonSchema, Serialize)]
+pub struct Audit {
+    /// Whether Nix runs unprivileged already.
+    pub(super) migrated: bool,
     /// Who is suspected.
-    subject: String,
-    hits: Vec<Hit>,
+    pub(super) subject: String,
+    /// The ways that were found, the worst first.
+    pub(super) hits: Vec<Hit>,
     /// Before a migration: what would be left after one.
-    after_migration: Option<Vec<Hit>>,
+    pub(super) after_migration: Option<Vec<Hit>>,
     /// Before a migration: how many ways it would close.
-    closed_by_migration: usize,
-    unread: Vec<Unread>,
+    pub(super) closed_by_migration: usize,
+    /// What could not be read.
+    pub(super) unread: Vec<Unread>,
 }
 
-/// The document of `audit --fix --dry-run --json`.
-#[derive(Serialize)]
-struct FixDocument<'a> {
-    version: u32,
-    changed: bool,
-    would_change: bool,
-    plan: &'a Plan,
+impl Document for Audit {
+    const KIND: &'static str = "audit";
 }
 
 pub fn audit(session: &Session, args: &AuditArgs) -> Result<Exit> {
@@ -52,12 +51,15 @@ pub fn audit(session: &Session, args: &AuditArgs) -> Result<Exit> {
     }
     let document = look(&survey, &options)?;
     tell(session, &document);
+    if args.html.is_some() {
+        session.page(args.html.as_deref(), &page(&survey, &document))?;
+    }
     session.output.document(&document)?;
     let any = !document.hits.is_empty() || document.after_migration.is_some_and(|hits| !hits.is_empty());
     Ok(if args.exit_code && any { Exit::Changes } else { Exit::Done })
 }
 
-fn look(survey: &Survey, options: &Options) -> Result<Document> {
+fn look(survey: &Survey, options: &Options) -> Result<Audit> {
     let machine = Machine::live();
     let migrated = survey.is_migrated();
     let subject = match migrated {
@@ -67,8 +69,7 @@ fn look(survey: &Survey, options: &Options) -> Result<Document> {
         false => Subject::build_users(&survey.facts),
     };
     let (hits, unread) = audit::look(&machine, &subject);
-    let mut document = Document {
-        version: 1,
+    let mut document = Audit {
         migrated,
         subject: subject.name,
         hits,
@@ -110,7 +111,7 @@ fn is_replaced(replaced: &BTreeSet<PathBuf>, hit: &Hit) -> bool {
         .any(|path| replaced.contains(path) || unit(path))
 }
 
-fn tell(session: &Session, document: &Document) {
+fn tell(session: &Session, document: &Audit) {
     let line = |text: &str| session.output.line(text);
     line(&format!("from {} to root: {}", document.subject, ways(document.hits.len())));
     document.hits.iter().for_each(|hit| tell_hit(session, hit));
@@ -128,6 +129,31 @@ fn tell(session: &Session, document: &Document) {
     let fixable = document.hits.iter().filter(|hit| hit.fix.is_some()).count();
     if fixable > 0 && document.migrated {
         line(&format!("nix-unroot audit --fix closes {fixable} of them, and can be rolled back"));
+    }
+}
+
+fn page<'a>(survey: &'a Survey, document: &'a Audit) -> Report<'a> {
+    let mut audit = vec![Ways {
+        title: format!("from {} to root", document.subject),
+        note: String::new(),
+        hits: &document.hits,
+    }];
+    if let Some(after) = &document.after_migration {
+        let closed = document.closed_by_migration;
+        audit.push(Ways {
+            title: "after a migration".to_owned(),
+            note: format!(
+                "What the Nix user could do that a migration makes. The migration closes {closed} more ways."
+            ),
+            hits: after,
+        });
+    }
+    Report {
+        overview: Overview::of_audit(&document.hits, &document.subject),
+        findings: &[],
+        audit,
+        unread: &document.unread,
+        ..survey.report(None)
     }
 }
 
@@ -172,12 +198,7 @@ fn fix(session: &Session, args: &AuditArgs, survey: &Survey, options: &Options) 
     };
     if args.dry_run {
         session.output.plan(&plan);
-        session.output.document(&FixDocument {
-            version: 1,
-            changed: false,
-            would_change: true,
-            plan: &plan,
-        })?;
+        session.output.document(&plan)?;
         return Ok(if args.exit_code { Exit::Changes } else { Exit::Done });
     }
     session.output.tell_plan(&plan);

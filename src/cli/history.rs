@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -13,20 +14,27 @@ use super::exit::Exit;
 use crate::daemon::printable;
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState, read_log};
 use crate::platform::paths;
+use crate::report::Document;
 
 /// The document of `history --json`.
-#[derive(Serialize)]
-struct Document {
-    version: u32,
+#[derive(JsonSchema, Serialize)]
+pub struct History {
     /// Of the program that prints this.
     tool_version: &'static str,
+    /// The machine's name.
     host: String,
     /// Tells machines apart, also after their names change, and does not give `/etc/machine-id` away.
     machine: Option<String>,
+    /// From the first to the last.
     runs: Vec<Entry>,
 }
 
-#[derive(Serialize)]
+impl Document for History {
+    const KIND: &'static str = "history";
+}
+
+/// A run with its steps.
+#[derive(JsonSchema, Serialize)]
 struct Entry {
     #[serde(flatten)]
     run: Run,
@@ -34,6 +42,7 @@ struct Entry {
     in_effect: bool,
     /// The first error of a step.
     error: Option<String>,
+    /// In the order in which they are done.
     steps: Vec<StepRecord>,
     /// What was printed, for a run that was named, or with `--log`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,8 +76,7 @@ pub fn history(session: &Session, args: &HistoryArgs) -> Result<Exit> {
             entry.log.iter().flatten().for_each(|record| session.output.line(&log_line(record)));
         }
     }
-    let document = Document {
-        version: 1,
+    let document = History {
         tool_version: env!("CARGO_PKG_VERSION"),
         host: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
         machine: machine(),

@@ -5,10 +5,11 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::facts::{self, Facts, Flavour};
-use crate::findings::{self, Finding, Severity};
+use crate::findings::{self, Finding};
 use crate::journal::{Journal, Lock, Run, RunState};
 use crate::plan::{Options, Plan};
 use crate::platform::paths;
+use crate::report::{About, Overview, Report};
 
 /// A machine as it stands, and what follows from that.
 pub struct Survey {
@@ -45,7 +46,20 @@ impl Survey {
 
     /// Whether something forbids a migration.
     pub fn is_blocked(&self) -> bool {
-        self.findings.iter().any(|finding| finding.severity == Severity::Blocker)
+        self.findings.iter().any(Finding::blocks)
+    }
+
+    /// What is told of it.
+    pub fn report<'a>(&'a self, plan: Option<&'a Plan>) -> Report<'a> {
+        Report {
+            about: About::now(),
+            overview: Overview::of_findings(&self.findings, self.is_migrated(), plan),
+            facts: &self.facts,
+            findings: &self.findings,
+            plan,
+            audit: Vec::new(),
+            unread: &[],
+        }
     }
 
     /// The plan for this machine.

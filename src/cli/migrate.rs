@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::args::MigrateArgs;
@@ -13,26 +14,33 @@ use super::runs::{Ended, Runner};
 use super::{Session, UsageError, install, require_root};
 use crate::findings::Finding;
 use crate::plan::{Options, Plan, Purpose, Step};
+use crate::report::Document;
 
-/// The document of `migrate --dry-run --json`, and of a migration that is blocked.
-#[derive(Serialize)]
-struct Document<'a> {
-    version: u32,
-    migrated: bool,
-    blocked: bool,
+/// The document of `migrate --dry-run --json` and `install --dry-run --json`, and of either when it is blocked.
+#[derive(JsonSchema, Serialize)]
+pub struct Preview<'a> {
+    /// Whether Nix runs unprivileged already, so that there is nothing to do.
+    pub(super) migrated: bool,
+    /// Whether a finding forbids it.
+    pub(super) blocked: bool,
     /// Nothing is changed by what prints this.
-    changed: bool,
-    /// Whether the plan would.
-    would_change: bool,
-    findings: &'a [Finding],
-    plan: Option<&'a Plan>,
+    pub(super) changed: bool,
+    /// Whether the plan would change something.
+    pub(super) would_change: bool,
+    /// What stands in the way, and what to know before.
+    pub(super) findings: &'a [Finding],
+    /// What would be done; null when nothing would.
+    pub(super) plan: Option<&'a Plan>,
 }
 
-impl<'a> Document<'a> {
-    fn of(survey: &'a Survey, plan: Option<&'a Plan>) -> Self {
+impl Document for Preview<'_> {
+    const KIND: &'static str = "preview";
+}
+
+impl<'a> Preview<'a> {
+    pub(super) fn of(survey: &'a Survey, plan: Option<&'a Plan>) -> Self {
         let migrated = survey.is_migrated();
         Self {
-            version: 1,
             migrated,
             blocked: !migrated && survey.is_blocked(),
             changed: false,
@@ -100,7 +108,7 @@ fn begin(session: &Session, args: &MigrateArgs, options: &Options, plan: &Plan) 
 
 fn blocked(session: &Session, survey: &Survey) -> Result<Exit> {
     session.output.message("blocked: nothing was changed");
-    session.output.document(&Document::of(survey, None))?;
+    session.output.document(&Preview::of(survey, None))?;
     Ok(Exit::Blocked)
 }
 
@@ -109,13 +117,16 @@ fn dry_run(session: &Session, args: &MigrateArgs, options: &Options) -> Result<E
     let migrated = survey.is_migrated();
     let blocked = !migrated && survey.is_blocked();
     let plan = if migrated || blocked { None } else { Some(chosen_plan(args, &survey, options)?) };
+    let report = survey.report(plan.as_ref());
+    session.output.overview(&report.overview);
     session.output.findings(&survey.findings);
     match &plan {
         Some(plan) => session.output.plan(plan),
         None if migrated => session.output.line("nothing to do: Nix runs unprivileged here already"),
         None => session.output.line("blocked: there is no plan until the blockers are gone"),
     }
-    session.output.document(&Document::of(&survey, plan.as_ref()))?;
+    session.page(args.html.as_deref(), &report)?;
+    session.output.document(&Preview::of(&survey, plan.as_ref()))?;
     Ok(match plan {
         _ if blocked => Exit::Blocked,
         Some(_) if args.status.exit_code => Exit::Changes,

@@ -17,12 +17,13 @@ mod output;
 mod progress;
 mod roots;
 mod runs;
+mod schema;
 mod settings;
-mod table;
 mod uninstall;
 mod verify;
 
 use std::cell::Cell;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -33,10 +34,10 @@ use config::{Parsed, Sources};
 use exit::Exit;
 use log::{Event, Log};
 use output::Output;
-use runs::RunDocument;
 use settings::Settings;
 
 use crate::plan::{Options, Plan};
+use crate::report::{self, Report};
 
 /// What every command gets.
 struct Session {
@@ -56,6 +57,7 @@ pub fn main() -> ExitCode {
     let Parsed { cli, sources } = match config::parse(&args) {
         Ok(parsed) => parsed,
         Err(error) => {
+            // The settings say whether a document is wanted, and they are what is wrong.
             Output::new(false, false, false, Log::default()).error(&error);
             return Exit::Usage.into();
         }
@@ -65,7 +67,10 @@ pub fn main() -> ExitCode {
     let session = Session { settings: common.settings, output, sources, touched: Cell::new(false) };
     match dispatch(&session, &cli.command) {
         Ok(exit) => exit.into(),
-        Err(error) => session.failed(&cli.command, &error).into(),
+        Err(error) => {
+            let exit = if error.is::<UsageError>() { Exit::Usage } else { Exit::Failed };
+            session.failed(&error, exit).into()
+        }
     }
 }
 
@@ -76,7 +81,7 @@ struct UsageError(String);
 
 fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
     match command {
-        Command::Inspect => inspect::inspect(session),
+        Command::Inspect(args) => inspect::inspect(session, args),
         Command::Plan { format } => inspect::plan(session, *format),
         Command::Migrate(args) => migrate::migrate(session, args),
         Command::Install(args) => install::install(session, args),
@@ -86,6 +91,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Uninstall(args) => uninstall::uninstall(session, args),
         Command::Resume(status) => runs::resume(session, *status),
         Command::Rollback(args) => runs::rollback(session, args),
+        Command::Schema { name } => schema::schema(session, name.as_deref()),
         Command::History(args) => history::history(session, args),
         Command::Config(args) => config::config(session, args),
         Command::Completions { shell } => manual::completions(session, *shell),
@@ -94,19 +100,16 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
 }
 
 impl Session {
-    /// Says what went wrong. A run turns what happens after its first change into an exit of its own; what arrives here happened
-    /// before, or between two runs of one command.
-    fn failed(&self, command: &Command, error: &anyhow::Error) -> Exit {
+    /// Tells of an error, also as the document that is wanted instead of the command's own. A run turns what happens after its
+    /// first change into an exit of its own; what arrives here happened before, or between two runs of one command.
+    fn failed(&self, error: &anyhow::Error, exit: Exit) -> Exit {
+        let changed = self.touched.get();
+        let exit = if changed { Exit::Stuck } else { exit };
         self.output.error(error);
-        if command.changes() {
-            // The error is told already.
-            let _ = self.output.document(&RunDocument::error(error, self.touched.get()));
-        }
-        match self.touched.get() {
-            true => Exit::Stuck,
-            false if error.is::<UsageError>() => Exit::Usage,
-            false => Exit::Failed,
-        }
+        // Nobody reads it, and the exit status says the same.
+        let failure = schema::Failure { error: format!("{error:#}"), changed, exit_status: exit as u8 };
+        let _ = self.output.document(&failure);
+        exit
     }
 
     /// The plan's options from the settings.
@@ -130,6 +133,14 @@ impl Session {
                 Err(UsageError(text).into())
             }
         }
+    }
+
+    /// Writes a page where one is wanted.
+    fn page(&self, path: Option<&Path>, report: &Report<'_>) -> Result<()> {
+        let Some(path) = path else { return Ok(()) };
+        report::save(path, &report::page(report).context("cannot make the page")?)?;
+        self.output.message(&format!("the page is {}", path.display()));
+        Ok(())
     }
 
     /// Asks, unless nothing is to be asked; an error when there is nobody to ask and `--yes` was not given.

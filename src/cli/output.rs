@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use console::{Style, Term};
-use serde::Serialize;
 
 use super::log::{Event, Level, Log};
 use crate::daemon::printable;
+use crate::facts::Facts;
 use crate::findings::{Finding, Severity};
 use crate::plan::Plan;
+use crate::report::{self, Document, Overview, Standing};
+use crate::system::command::shell_words;
 
 /// Where and how things are printed.
 #[derive(Debug)]
@@ -67,17 +69,34 @@ impl Output {
     }
 
     /// The JSON document, where one is wanted.
-    pub fn document(&self, value: &impl Serialize) -> Result<()> {
-        if self.json {
-            let text = serde_json::to_string_pretty(value).context("cannot write JSON")?;
-            writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")?;
+    pub fn document(&self, document: &impl Document) -> Result<()> {
+        match self.json {
+            true => self.raw(&report::to_json(document).context("cannot write JSON")?),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether somebody can be asked.
     pub fn can_ask(&self) -> bool {
         std::io::stdin().is_terminal() && Term::stderr().is_term()
+    }
+
+    /// What comes first.
+    pub fn overview(&self, overview: &Overview) {
+        let style = match overview.standing {
+            Standing::Good => Style::new().green().bold(),
+            Standing::Doubtful => Style::new().yellow().bold(),
+            Standing::Bad => Style::new().red().bold(),
+        };
+        self.line(&style.apply_to(overview.line()).to_string());
+    }
+
+    /// What was seen of the machine, as a table.
+    pub fn machine(&self, facts: &Facts) {
+        for row in report::machine(facts) {
+            let name = Style::new().bold().apply_to(format!("{:<16}", row.name));
+            self.line(&format!("{name} {}", row.value));
+        }
     }
 
     /// Findings, blockers first, each with its remedy, where nothing else is printed.
@@ -89,8 +108,8 @@ impl Output {
     pub fn tell_findings(&self, findings: &[Finding]) {
         for finding in findings {
             let level = match finding.severity {
-                Severity::Blocker => Level::Error,
-                Severity::Warning => Level::Warning,
+                Severity::Blocker if !finding.accepted => Level::Error,
+                Severity::Blocker | Severity::Warning => Level::Warning,
                 Severity::Info => Level::Info,
             };
             self.tell(
@@ -134,6 +153,7 @@ impl Output {
 
 fn finding_text(finding: &Finding) -> String {
     let (word, style) = match finding.severity {
+        _ if finding.accepted => ("accepted", Style::new().magenta()),
         Severity::Blocker => ("blocker", Style::new().red().bold()),
         Severity::Warning => ("warning", Style::new().yellow()),
         Severity::Info => ("info", Style::new().cyan()),
@@ -144,6 +164,10 @@ fn finding_text(finding: &Finding) -> String {
     ];
     lines.extend(finding.remedy.iter().map(|remedy| format!("    remedy: {remedy}")));
     lines.extend(finding.commands.iter().map(|command| format!("      {}", shell_words(command))));
+    lines.extend(finding.overridable.as_ref().map(|because| match finding.accepted {
+        true => format!("    accepted: {because}"),
+        false => format!("    or --accept {}: {because}", finding.key),
+    }));
     lines.join("\n")
 }
 
@@ -156,25 +180,4 @@ fn plan_text(plan: &Plan) -> String {
         lines.push(format!("     undone: {}", step.action.undone_by()));
     }
     lines.join("\n")
-}
-
-/// A command as one would paste it into a shell.
-fn shell_words(words: &[String]) -> String {
-    let quoted = |word: &String| {
-        let plain = !word.is_empty()
-            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte));
-        if plain { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
-    };
-    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_remedy_can_be_pasted() {
-        let words = ["chgrp", "nix", "/etc/it's here", ""].map(str::to_owned);
-        assert_eq!(shell_words(&words), r"chgrp nix '/etc/it'\''s here' ''");
-    }
 }

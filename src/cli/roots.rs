@@ -3,27 +3,45 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::args::RootsArgs;
 use super::exit::Exit;
 use super::{Session, require_root};
 use crate::platform::paths;
+use crate::report::Document;
 use crate::system::command;
 
 /// What the scanner's unit gives it, and nothing else.
 const CAPABILITIES: &str = "-all,+dac_read_search,+sys_ptrace";
 
 /// The document of `roots --json`.
-#[derive(Serialize)]
-struct Document {
-    version: u32,
+#[derive(JsonSchema, Serialize)]
+pub struct Roots {
+    /// In the order in which the scanner finds them.
     roots: Vec<Root>,
 }
 
+impl Document for Roots {
+    const KIND: &'static str = "roots";
+}
+
+/// The document of `roots --expire PATH --json` and `roots --expire-older-than DAYS --json`.
+#[derive(JsonSchema, Serialize)]
+pub struct Expired {
+    /// How many remembered roots were forgotten.
+    forgotten: u64,
+}
+
+impl Document for Expired {
+    const KIND: &'static str = "roots-expired";
+}
+
 /// One place that keeps a store path alive.
-#[derive(Debug, Serialize, PartialEq)]
+#[derive(Debug, JsonSchema, Serialize, PartialEq)]
 struct Root {
+    /// The store path.
     path: String,
     /// `process`, `kernel`, `link`, `indirect` or `remembered`.
     kind: String,
@@ -31,6 +49,7 @@ struct Root {
     pid: Option<u32>,
     /// Uid of the process, or of the link's owner.
     uid: Option<u32>,
+    /// The name of that uid.
     user: Option<String>,
     /// Since when it cannot be seen and is only remembered, in seconds since 1970.
     lost_since: Option<u64>,
@@ -53,7 +72,7 @@ pub fn roots(session: &Session, args: &RootsArgs) -> Result<Exit> {
     let roots = roots.context("nix-root-scan is of another version than nix-unroot: install both anew")?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     roots.iter().for_each(|root| session.output.line(&line(root, now)));
-    session.output.document(&Document { version: 1, roots })?;
+    session.output.document(&Roots { roots })?;
     Ok(Exit::Done)
 }
 
@@ -62,7 +81,7 @@ fn expire(session: &Session, user: &str, arguments: &[&str]) -> Result<Exit> {
     let count = said.trim().strip_suffix(" forgotten").and_then(|count| count.parse::<u64>().ok());
     let count = count.context("nix-root-scan is of another version than nix-unroot: install both anew")?;
     session.output.line(&format!("{count} remembered roots forgotten"));
-    session.output.document(&serde_json::json!({ "version": 1, "forgotten": count }))?;
+    session.output.document(&Expired { forgotten: count })?;
     Ok(Exit::Done)
 }
 

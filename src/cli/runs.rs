@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
+use schemars::JsonSchema;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -19,71 +20,96 @@ use crate::engine::{self, Ending, Engine};
 use crate::journal::{self, Journal, Lock, LockError, Run, RunState};
 use crate::plan::Plan;
 use crate::platform::paths;
+use crate::report::Document;
 use crate::system::package_lock::{PackageLockError, PackageLocks};
 
-/// The document of a command that changes things, with `--json`.
-#[derive(Serialize)]
+/// The document of a command that changes things, with `--json`: how it ended.
+#[derive(JsonSchema, Serialize)]
 pub struct RunDocument {
-    version: u32,
+    /// Its number in the journal; null when there was nothing to do.
     run: Option<i64>,
-    /// `nothing-to-do`, `applied`, `final`, `undone`, `failed-and-undone`, `stuck`, `conflicts`, `blocked`, `declined` or `error`.
-    outcome: &'static str,
+    /// How it ended.
+    outcome: Outcome,
     /// Whether this command changed something of the machine that is changed still. The journal does not count.
     changed: bool,
-    /// Why nothing was done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
     /// What nobody chose about, with both versions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     conflicts: Vec<Conflict>,
 }
 
+/// How a run ended.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Outcome {
+    /// There was no run.
+    NothingToDo,
+    /// Every step is done, and a rollback undoes them.
+    Applied,
+    /// Every step is done, for good.
+    Final,
+    /// Everything is as it was before.
+    Undone,
+    /// A step failed, and everything is as it was before.
+    FailedAndUndone,
+    /// Somebody said no.
+    Declined,
+    /// Nothing was undone: somebody has to choose first.
+    Conflicts,
+    /// It stands half done.
+    Stuck,
+}
+
+impl Document for RunDocument {
+    const KIND: &'static str = "run";
+}
+
 impl RunDocument {
-    fn of(run: Option<i64>, outcome: &'static str) -> Self {
-        Self { version: 1, run, outcome, changed: false, error: None, conflicts: Vec::new() }
+    /// There was nothing to do.
+    pub fn nothing() -> Self {
+        Self::of(None, Outcome::NothingToDo)
     }
 
-    /// An error before anything was done.
-    pub fn error(error: &anyhow::Error, changed: bool) -> Self {
-        Self { error: Some(format!("{error:#}")), changed, ..Self::of(None, "error") }
+    fn of(run: Option<i64>, outcome: Outcome) -> Self {
+        Self { run, outcome, changed: false, conflicts: Vec::new() }
     }
 }
 
 /// How a command ends that changes things.
 pub struct Ended {
     pub exit: Exit,
-    document: RunDocument,
+    /// None when the document of an error was printed already.
+    document: Option<RunDocument>,
 }
 
 impl Ended {
     /// There was nothing to do.
     pub fn nothing() -> Self {
-        Self { exit: Exit::Done, document: RunDocument::of(None, "nothing-to-do") }
+        Self { exit: Exit::Done, document: Some(RunDocument::nothing()) }
     }
 
     /// Somebody said no.
     pub fn declined(session: &Session) -> Self {
         session.output.message("nothing was changed");
-        Self { exit: Exit::Failed, document: RunDocument::of(None, "declined") }
+        Self { exit: Exit::Failed, document: Some(RunDocument::of(None, Outcome::Declined)) }
     }
 
     /// Somebody else is at work.
     fn held(session: &Session, error: &anyhow::Error) -> Self {
-        session.output.error(error);
-        let document = RunDocument { outcome: "blocked", ..RunDocument::error(error, false) };
-        Self { exit: Exit::Blocked, document }
+        Self { exit: session.failed(error, Exit::Blocked), document: None }
     }
 
     /// Says whether anything was changed, prints the document, and gives the exit status.
     ///
     /// # Errors
     /// When nothing was changed and the document cannot be printed.
-    pub fn finish(mut self, session: &Session, status: Status) -> Result<Exit> {
-        self.document.changed |= session.touched.get();
-        let RunDocument { changed, outcome, run, .. } = self.document;
+    pub fn finish(self, session: &Session, status: Status) -> Result<Exit> {
+        let Some(mut document) = self.document else { return Ok(self.exit) };
+        document.changed |= session.touched.get();
+        let changed = document.changed;
         let event = Event::new("result", format!("changed: {changed}")).with("changed", changed);
-        session.output.log.tell(&event.with("outcome", outcome).with("of", run));
-        match session.output.document(&self.document) {
+        let outcome = serde_json::to_value(document.outcome).unwrap_or_default();
+        session.output.log.tell(&event.with("outcome", outcome).with("of", document.run));
+        match session.output.document(&document) {
             // The run is what it is, also when nobody reads of it.
             Err(error) if !changed => return Err(error),
             _ => {}
@@ -185,7 +211,8 @@ impl Runner {
         }
         let changed = touched && !matches!(ending, Ending::FailedAndUndone | Ending::Undecided);
         session.touched.set(session.touched.get() || changed);
-        Ok(Ended { exit, document: RunDocument { changed, ..RunDocument::of(Some(run), outcome) } })
+        let document = RunDocument { changed, ..RunDocument::of(Some(run), outcome) };
+        Ok(Ended { exit, document: Some(document) })
     }
 }
 
@@ -197,29 +224,29 @@ fn backups() -> PathBuf {
 }
 
 /// Says how a run ended, `done` being what its plan says of that.
-fn tell(session: &Session, ending: &Ending, done: &str) -> (Exit, &'static str) {
+fn tell(session: &Session, ending: &Ending, done: &str) -> (Exit, Outcome) {
     let done = format!("done: {done}");
     let (exit, outcome, text) = match ending {
-        Ending::Applied => (Exit::Done, "applied", done.as_str()),
-        Ending::Final => (Exit::Done, "final", done.as_str()),
-        Ending::Undone => (Exit::Done, "undone", "done: everything is as it was before"),
+        Ending::Applied => (Exit::Done, Outcome::Applied, done.as_str()),
+        Ending::Final => (Exit::Done, Outcome::Final, done.as_str()),
+        Ending::Undone => (Exit::Done, Outcome::Undone, "done: everything is as it was before"),
         Ending::FailedAndUndone => {
-            (Exit::Failed, "failed-and-undone", "failed; what had been done is undone")
+            (Exit::Failed, Outcome::FailedAndUndone, "failed; what had been done is undone")
         }
         Ending::Undecided => (
             Exit::Blocked,
-            "conflicts",
+            Outcome::Conflicts,
             "nothing was undone: somebody else changed what is named above since; nix-unroot rollback shows both versions",
         ),
         Ending::Stuck => (
             Exit::Stuck,
-            "stuck",
+            Outcome::Stuck,
             "not fully undone: see the error above; when its cause is gone, nix-unroot rollback goes back, \
              nix-unroot resume goes on, and nix-unroot history shows where it stands",
         ),
     };
     let level = if exit == Exit::Done { Level::Info } else { Level::Error };
-    session.output.log.tell(&Event::new("ending", text).level(level).with("outcome", outcome));
+    session.output.log.tell(&Event::new("ending", text).level(level));
     (exit, outcome)
 }
 
@@ -338,8 +365,9 @@ fn with_current(
         match choose(&found)? {
             Some(all) => chosen = all,
             None => {
-                let document = RunDocument { conflicts: found, ..RunDocument::of(Some(run.id), "conflicts") };
-                return Ok(Ended { exit: Exit::Blocked, document });
+                let document =
+                    RunDocument { conflicts: found, ..RunDocument::of(Some(run.id), Outcome::Conflicts) };
+                return Ok(Ended { exit: Exit::Blocked, document: Some(document) });
             }
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::findings::Share;
+use crate::findings::{Share, check_accepted};
 use crate::plan::Options;
 use crate::platform::paths;
 use crate::types::SubidRange;
@@ -79,6 +79,9 @@ pub struct Settings {
     /// Leaves another installer's /nix/receipt.json and /nix/nix-installer, which could delete /nix
     #[arg(long, global = true)]
     pub keep_installer: bool,
+    /// Goes on in spite of this blocker; only those that can be accepted (repeatable, or with commas)
+    #[arg(long, global = true, value_name = "KEY", value_delimiter = ',')]
+    pub accept: Vec<String>,
     /// Directory of nix-daemon-gate and nix-root-scan [default: that of nix-unroot itself]
     #[arg(long, global = true, value_name = "DIR")]
     pub helpers: Option<PathBuf>,
@@ -96,6 +99,7 @@ impl Settings {
         for name in [&nix_user, &nix_group] {
             check_account_name(name)?;
         }
+        check_accepted(&self.accept).context("--accept")?;
         let program = std::env::current_exe().context("cannot find out where this program lies")?;
         let helpers = self.helpers.clone().unwrap_or_else(|| helpers_of(&program));
         Ok(Options {
@@ -117,6 +121,7 @@ impl Settings {
                 aws: self.share_aws,
             },
             keep_installer: self.keep_installer,
+            accept: self.accept.clone(),
             program,
             helpers,
             ..defaults

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::args::UninstallArgs;
@@ -16,22 +17,27 @@ use crate::journal::{Journal, Run};
 use crate::plan::{Plan, Uninstall};
 use crate::platform::paths;
 use crate::remains::{Holder, Remains, holders};
+use crate::report::Document;
 
 /// The document of `uninstall --dry-run --json`, and of a removal that is blocked.
-#[derive(Serialize)]
-struct Document<'a> {
-    version: u32,
+#[derive(JsonSchema, Serialize)]
+pub struct Removal<'a> {
     /// Nothing is changed by what prints this.
     changed: bool,
-    /// Whether the plan would.
+    /// Whether the plan would change something.
     would_change: bool,
     /// The run that is rolled back first.
     rolls_back: Option<i64>,
     /// Why nothing can be removed now.
     blocked: &'a [String],
+    /// What would be done.
     plan: Option<&'a Plan>,
     /// What will be left, and why.
     stays: &'a [String],
+}
+
+impl Document for Removal<'_> {
+    const KIND: &'static str = "uninstall-preview";
 }
 
 /// What a removal begins from.
@@ -199,8 +205,7 @@ impl Survey {
             list(session, "stays:", stays);
         }
         list(session, "blocked, and nothing was changed:", blocked);
-        session.output.document(&Document {
-            version: 1,
+        session.output.document(&Removal {
             changed: false,
             would_change: blocked.is_empty(),
             rolls_back: self.first.as_ref().map(|run| run.id),

@@ -24,4 +24,4 @@ pub use connection::{Connection, Trust};
 pub use derivation::Derivation;
 pub use error::DaemonError;
 pub use operations::{BuildResult, BuildStatus, Root};
-pub use text::printable;
+pub use text::{printable, shown};

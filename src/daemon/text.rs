@@ -6,12 +6,12 @@ const LONGEST: usize = 4000;
 /// `text` without terminal escape sequences, with every other control character and every character that reorders
 /// text replaced by `?`, and cut when very long. Line ends stay.
 pub fn printable(text: &str) -> String {
-    let mut shown = String::new();
+    let mut kept = String::new();
     let mut rest = text.trim_end().chars();
     let mut length = 0;
     while let Some(character) = rest.next() {
         if length == LONGEST {
-            shown.push_str("...");
+            kept.push_str("...");
             break;
         }
         match character {
@@ -19,14 +19,18 @@ pub fn printable(text: &str) -> String {
                 rest = after_escape(rest);
                 continue;
             }
-            '\n' => shown.push('\n'),
-            '\t' => shown.push(' '),
-            character if character.is_control() || reorders(character) => shown.push('?'),
-            character => shown.push(character),
+            '\n' => kept.push('\n'),
+            '\t' => kept.push(' '),
+            character => kept.push(shown(character)),
         }
         length += 1;
     }
-    shown
+    kept
+}
+
+/// The character, or `?` for one that controls a terminal or reorders text.
+pub fn shown(character: char) -> char {
+    if character.is_control() || reorders(character) { '?' } else { character }
 }
 
 /// Skips one control sequence (`ESC [ ... letter`, which is what Nix colours with); any other escape loses only its

@@ -19,13 +19,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::statvfs::statvfs;
 
 use crate::actions::conflict::{Choice, Choices, Conflict, Keep, Scan};
 use crate::actions::{Host, Observer};
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState};
 use crate::plan::{Plan, Step};
-use crate::system::checkpoint;
+use crate::system::{checkpoint, kernel};
 
 /// Who watches a run, step by step.
 pub trait RunObserver: Observer {
@@ -334,9 +333,7 @@ impl<'a> Engine<'a> {
     }
 
     fn is_short_of_room(&self) -> bool {
-        let short = |path: &Path| {
-            statvfs(path).is_ok_and(|stat| stat.blocks_free() * stat.fragment_size() < LITTLE_ROOM)
-        };
+        let short = |path: &Path| kernel::room(path).is_some_and(|room| room.free_bytes < LITTLE_ROOM);
         short(Path::new("/etc")) || short(&self.backups)
     }
 

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 
 use super::{database, userns};
 use crate::system::command::clean;
+use crate::system::kernel;
 
 /// The kernel's overflow uid and gid, `nobody` on every distribution: owner of nothing.
 pub const NOBODY: u32 = 65_534;
@@ -143,7 +144,7 @@ fn answer<T: Serialize>(result: &Result<T, String>) -> io::Result<()> {
 /// Limits for a process that handles what it cannot trust: no new privileges, no core, no file, some time and memory.
 fn limit() -> Result<(), String> {
     let set = |resource, value| setrlimit(resource, value, value);
-    nix::sys::prctl::set_no_new_privs()
+    kernel::set_no_new_privileges()
         .and_then(|()| set(Resource::RLIMIT_CORE, 0))
         .and_then(|()| set(Resource::RLIMIT_FSIZE, 0))
         .and_then(|()| set(Resource::RLIMIT_CPU, 300))

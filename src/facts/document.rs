@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{NixVersion, SubidEntry, SubidRange, UnitName};
 
 /// All that is known of a machine. Serialised, it is the document of `inspect --json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Facts {
     /// The operating system.
     pub os: Os,
@@ -62,7 +63,7 @@ pub struct Facts {
 }
 
 /// The operating system, from `/etc/os-release` and the kernel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Os {
     /// `linux` or `macos`.
     pub family: String,
@@ -79,7 +80,7 @@ pub struct Os {
 }
 
 /// What runs as process 1.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Init {
     /// systemd, with its version number, when `/run/systemd/system` exists.
@@ -97,7 +98,7 @@ pub enum Init {
 }
 
 /// Who installed Nix. The marks are those of `research/installers.md` section 3.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Flavour {
     /// No Nix here.
@@ -139,7 +140,7 @@ pub enum Flavour {
 }
 
 /// One Nix.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct NixBinary {
     /// Where `nix-daemon` (or, without one, `nix`) is found, before links are followed.
     pub path: PathBuf,
@@ -154,7 +155,7 @@ pub struct NixBinary {
 }
 
 /// The store and the state directory.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Store {
     /// `/nix/store`.
     pub path: PathBuf,
@@ -175,7 +176,7 @@ pub struct Store {
 }
 
 /// Nix's database.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Database {
     /// `/nix/var/nix/db/db.sqlite`.
     pub path: PathBuf,
@@ -192,7 +193,7 @@ pub struct Database {
 }
 
 /// Build users, by the group that `build-users-group` names.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct BuildUsers {
     /// The group, when it exists.
     pub group: Option<String>,
@@ -203,7 +204,7 @@ pub struct BuildUsers {
 }
 
 /// A unit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Unit {
     /// Its name.
     pub name: UnitName,
@@ -219,6 +220,8 @@ pub struct Unit {
     pub active_state: String,
     /// `User=`, when set.
     pub user: Option<String>,
+    /// `AmbientCapabilities=`, when set: the rights of root that a service with a user of its own has.
+    pub capabilities: Option<String>,
     /// The program of the first `ExecStart=`, for a service.
     pub exec_start: Option<PathBuf>,
     /// `Listen=` addresses, for a socket: paths of stream sockets.
@@ -230,7 +233,7 @@ pub struct Unit {
 }
 
 /// A drop-in file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct DropIn {
     /// Where it lies.
     pub path: PathBuf,
@@ -239,7 +242,7 @@ pub struct DropIn {
 }
 
 /// A configuration file of Nix.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct ConfFile {
     /// Where it lies.
     pub path: PathBuf,
@@ -260,7 +263,7 @@ pub struct ConfFile {
 }
 
 /// What a file is to the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileKind {
     /// `nix.conf`, or included by it.
@@ -284,7 +287,7 @@ pub enum FileKind {
 }
 
 /// A file that the daemon reads or runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct DaemonFile {
     /// What it is.
     pub kind: FileKind,
@@ -307,7 +310,7 @@ pub struct DaemonFile {
 }
 
 /// A remote builder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Builder {
     /// Its address.
     pub uri: String,
@@ -320,7 +323,7 @@ pub struct Builder {
 }
 
 /// A command that root runs by itself and that calls Nix, or a service that runs such commands for others.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct RootJob {
     /// The unit, crontab or script.
     pub path: PathBuf,
@@ -329,7 +332,7 @@ pub struct RootJob {
 }
 
 /// Mandatory access control.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct AccessControl {
     /// SELinux.
     pub selinux: SeLinux,
@@ -340,7 +343,7 @@ pub struct AccessControl {
 }
 
 /// How SELinux stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SeLinux {
     /// Not there.
@@ -352,7 +355,7 @@ pub enum SeLinux {
 }
 
 /// Ids of somebody whom `/etc/passwd`, `/etc/group` and the subid files do not know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct ForeignIds {
     /// Which.
     pub range: SubidRange,
@@ -361,7 +364,7 @@ pub struct ForeignIds {
 }
 
 /// A file that a shell reads and that mentions Nix.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct ShellSnippet {
     /// The file.
     pub path: PathBuf,
@@ -372,7 +375,7 @@ pub struct ShellSnippet {
 }
 
 /// A running process of Nix.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct NixProcess {
     /// Process id.
     pub pid: i32,
@@ -387,7 +390,7 @@ pub struct NixProcess {
 }
 
 /// What a process of Nix does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProcessRole {
     /// The daemon that listens.
@@ -401,7 +404,7 @@ pub enum ProcessRole {
 }
 
 /// A mount at or below `/nix`, or the one that `/nix/store` lies on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Mount {
     /// Mount point.
     pub path: PathBuf,
@@ -424,7 +427,7 @@ pub struct Mount {
 }
 
 /// User namespaces.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct UserNamespaces {
     /// `user.max_user_namespaces`; `None` when the kernel has no such setting.
     pub max: Option<u64>,
@@ -439,7 +442,7 @@ pub struct UserNamespaces {
 }
 
 /// A local account, passwd(5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Account {
     /// Login name.
     pub name: String,
@@ -454,7 +457,7 @@ pub struct Account {
 }
 
 /// A local group, group(5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Group {
     /// Name.
     pub name: String,
@@ -465,7 +468,7 @@ pub struct Group {
 }
 
 /// Owner and mode of a path.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct PathOwner {
     /// The path.
     pub path: PathBuf,
@@ -478,7 +481,7 @@ pub struct PathOwner {
 }
 
 /// Something that could not be read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Unread {
     /// What: a path, or a command.
     pub what: String,

@@ -43,7 +43,7 @@ impl Machine {
     /// This machine. Questions that this process must not ask itself (untrusted files, user namespaces) are asked by
     /// a child: this very program, started with a hidden subcommand (see [`child_main`](super::child_main)).
     pub fn live() -> Self {
-        Self { live: true, helper: PathBuf::from("/proc/self/exe"), ..Self::at(Path::new("/")) }
+        Self { live: true, helper: crate::system::kernel::own_program(), ..Self::at(Path::new("/")) }
     }
 
     /// The machine whose root directory is `root`: links are followed inside it, no command runs, and nothing is
@@ -282,7 +282,7 @@ impl Machine {
 }
 
 /// The parts of a path, the first one last.
-fn components(path: &Path) -> Vec<std::ffi::OsString> {
+pub fn components(path: &Path) -> Vec<std::ffi::OsString> {
     let part = |component| match component {
         Component::Normal(part) => Some(part.to_owned()),
         Component::ParentDir => Some("..".into()),

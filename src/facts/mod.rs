@@ -25,7 +25,7 @@ mod packages;
 mod processes;
 mod reader;
 mod root_jobs;
-#[cfg(test)]
+#[cfg(any(test, feature = "checkpoints"))]
 pub mod sample;
 mod shell;
 mod store;
@@ -38,6 +38,7 @@ use std::path::Path;
 pub use child::{PROBE_USERNS, READ_DATABASE, RUN_VERSION, child_main};
 pub use document::*;
 pub use machine::Machine;
+pub(crate) use machine::components;
 pub use nix_conf::Unsandboxed;
 pub(crate) use nix_paths::named as nix_paths_named;
 pub use processes::{RawProcess, running as running_processes};

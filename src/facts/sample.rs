@@ -13,6 +13,7 @@ pub fn debian_sample() -> Facts {
         file_state: "enabled".to_owned(),
         active_state: "active".to_owned(),
         user: None,
+        capabilities: None,
         exec_start: None,
         listen: vec![],
         socket_mode: None,

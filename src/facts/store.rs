@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use nix::sys::statvfs::statvfs;
-
 use super::Store;
 use super::reader::Reader;
 use crate::platform::paths::NIX_STATE;
 use crate::system::access_list::ACCESS_LIST;
+use crate::system::kernel;
 use crate::types::STORE_DIR;
 
 pub(crate) fn gather(reader: &Reader<'_>) -> Option<Store> {
@@ -42,9 +41,7 @@ pub(crate) fn free_for_backups(reader: &Reader<'_>) -> Option<u64> {
 }
 
 /// Free bytes and used inodes of the file system that `path` lies on.
-#[allow(clippy::unnecessary_cast)] // the fields' types differ between systems
 fn space(reader: &Reader<'_>, path: &str) -> Option<(u64, u64)> {
-    let stat = statvfs(&reader.machine.host(Path::new(path)).ok()?).ok()?;
-    let free = (stat.blocks_free() as u64).saturating_mul(stat.fragment_size() as u64);
-    Some((free, (stat.files() as u64).saturating_sub(stat.files_free() as u64)))
+    let room = kernel::room(&reader.machine.host(Path::new(path)).ok()?)?;
+    Some((room.free_bytes, room.used_inodes))
 }

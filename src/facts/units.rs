@@ -113,6 +113,7 @@ fn from_files(reader: &Reader<'_>, name: UnitName, fragment: PathBuf) -> Option<
     let listen = values(&lines, "ListenStream").into_iter().filter(|value| value.starts_with('/'));
     Some(Unit {
         user,
+        capabilities: values(&lines, "AmbientCapabilities").pop(),
         exec_start,
         listen: listen.map(PathBuf::from).collect(),
         socket_mode: values(&lines, "SocketMode").pop(),

@@ -1,11 +1,7 @@
 //! User namespaces: what the settings say, and whether one can really be made.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
-
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{getegid, geteuid};
 
 use super::UserNamespaces;
 use super::child::{NOBODY, PROBE_USERNS, ask};
@@ -36,16 +32,25 @@ fn probe(reader: &Reader<'_>) -> Result<(), String> {
 
 /// What the child does: a user namespace, its map, and in it something that needs a capability. AppArmor's restriction
 /// lets the first two pass and refuses the third.
+#[cfg(target_os = "linux")]
 pub(crate) fn probe_here() -> Result<(), String> {
+    use nix::sched::{CloneFlags, unshare};
+    use nix::unistd::{getegid, geteuid};
     let (uid, gid) = (geteuid(), getegid());
     let system = |doing: &'static str| move |error: nix::Error| format!("{doing}: {}", error.desc());
     let file = |name: &str, text: String| {
         let path = format!("/proc/self/{name}");
-        fs::write(&path, text).map_err(|error| format!("writing {path}: {error}"))
+        std::fs::write(&path, text).map_err(|error| format!("writing {path}: {error}"))
     };
     unshare(CloneFlags::CLONE_NEWUSER).map_err(system("making a user namespace"))?;
     file("setgroups", "deny".to_owned())?;
     file("uid_map", format!("0 {uid} 1\n"))?;
     file("gid_map", format!("0 {gid} 1\n"))?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(system("making a mount namespace inside a user namespace"))
+}
+
+/// Only Linux has them.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn probe_here() -> Result<(), String> {
+    Err("this kernel has no user namespaces".to_owned())
 }

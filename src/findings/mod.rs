@@ -2,6 +2,7 @@
 //!
 //! Every check is a row of a table and looks at [`Facts`] only; all are asked, never only until the first complaint.
 
+mod accept;
 mod access;
 mod accounts;
 mod flavour;
@@ -16,19 +17,21 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use accept::{NotOverridable, OVERRIDABLE, Overridable, check_accepted};
 pub use accounts::free_range;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use share::{Share, copied, shared};
 
 use crate::facts::Facts;
 use crate::types::SubidRange;
 
-/// All findings for these facts: blockers first, then warnings, and by key within. The same facts and options give the same
-/// findings.
+/// All findings for these facts: blockers first (those that were accepted after the others), then warnings, and by key within.
+/// The same facts and options give the same findings.
 pub fn collect(facts: &Facts, options: &Options) -> Vec<Finding> {
-    let finding = |check: &Check| (check.see)(facts, options).map(|seen| check.with(seen));
+    let finding = |check: &Check| (check.see)(facts, options).map(|seen| check.with(seen, options));
     let mut findings: Vec<_> = checks().filter_map(finding).collect();
-    findings.sort_by(|a, b| (b.severity, &a.key).cmp(&(a.severity, &b.key)));
+    findings.sort_by(|a, b| (b.severity, a.accepted, &a.key).cmp(&(a.severity, b.accepted, &b.key)));
     findings
 }
 
@@ -51,6 +54,8 @@ pub struct Options {
     pub share: Share,
     /// Leaves another installer's receipt and uninstaller where they are.
     pub keep_installer: bool,
+    /// Keys of blockers that do not block, since an administrator said so ([`check_accepted`] has seen them).
+    pub accept: Vec<String>,
 }
 
 impl Default for Options {
@@ -64,24 +69,25 @@ impl Default for Options {
             another_run: None,
             share: Share::default(),
             keep_installer: false,
+            accept: Vec::new(),
         }
     }
 }
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Good to know.
     Info,
     /// Something will be different, or could be better.
     Warning,
-    /// A migration is refused.
+    /// A migration is refused, unless the finding was accepted.
     Blocker,
 }
 
 /// One thing found on this machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Finding {
     /// Stable name of this kind of finding: fleets allow-list by it.
     pub key: String,
@@ -95,6 +101,17 @@ pub struct Finding {
     pub remedy: Option<String>,
     /// The remedy as commands, each a list of words.
     pub commands: Vec<Vec<String>>,
+    /// Of a blocker that may be accepted by its key: why going on is safe.
+    pub overridable: Option<String>,
+    /// Whether it was accepted, so that it does not block.
+    pub accepted: bool,
+}
+
+impl Finding {
+    /// Whether it forbids a migration.
+    pub fn blocks(&self) -> bool {
+        self.severity == Severity::Blocker && !self.accepted
+    }
 }
 
 /// A row of the table of checks.
@@ -106,8 +123,11 @@ struct Check {
 }
 
 impl Check {
-    fn with(&self, seen: Seen) -> Finding {
+    fn with(&self, seen: Seen, options: &Options) -> Finding {
+        let overridable = OVERRIDABLE.iter().find(|row| row.key == self.key);
         Finding {
+            accepted: overridable.is_some() && options.accept.iter().any(|key| key == self.key),
+            overridable: overridable.map(|row| row.because.to_owned()),
             key: self.key.to_owned(),
             severity: self.severity,
             title: self.title.to_owned(),

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use crate::system::kernel;
 
 /// Bytes kept. A run of the longest plan writes less than 2 MiB to the journal, its log and its copy together; the rest
 /// is for undoing, which writes files anew.
@@ -36,11 +36,9 @@ impl Reserve {
         if held >= SIZE {
             return Ok(());
         }
-        // Within the type's range: SIZE is a small constant.
-        let taken = fallocate(&file, FallocateFlags::empty(), 0, SIZE as i64);
-        if let Err(errno) = taken {
+        if let Err(error) = kernel::take_blocks(&file, SIZE) {
             file.set_len(held)?;
-            return Err(errno.into());
+            return Err(error);
         }
         file.sync_all()
     }

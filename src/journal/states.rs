@@ -1,10 +1,11 @@
 //! Runs and steps as they are recorded.
 
 use rusqlite::Row;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How far a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunState {
     /// Steps are being done; after a crash: resume or roll back.
@@ -27,7 +28,7 @@ impl RunState {
 }
 
 /// How far a step is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepState {
     /// Not begun.
@@ -45,7 +46,7 @@ pub enum StepState {
 }
 
 /// A run, as recorded.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Run {
     /// Its number, counting from 1.
     pub id: i64,
@@ -65,7 +66,7 @@ pub struct Run {
 }
 
 /// A step of a run, as recorded.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct StepRecord {
     /// Position in the plan, counting from 0.
     pub index: usize,

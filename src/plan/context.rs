@@ -49,6 +49,8 @@ impl Context {
             .into_iter()
             .filter(|path| !options.keep_installer && facts.owner_of(path).is_some());
         let keeps = facts.unsandboxed_builds();
+        // Without lists there is no entry to make; who goes on all the same was told what will not work.
+        let has_lists = facts.store.as_ref().is_none_or(|store| store.access_lists);
 
         let values = [
             ("nix_user", text(&options.nix_user)),
@@ -105,7 +107,10 @@ impl Context {
             ("call_architectures", text(call_architectures(&facts.os.arch))),
             ("apparmor", facts.user_namespaces.apparmor_restricted.then_some(Value::Boolean(true))),
             ("sandbox", text(if keeps == Unsandboxed::Marked { "relaxed" } else { "true" })),
-            ("unsandboxed_gid", (keeps != Unsandboxed::Never).then(|| Value::Integer(range.last().into()))),
+            (
+                "unsandboxed_gid",
+                (keeps != Unsandboxed::Never && has_lists).then(|| Value::Integer(range.last().into())),
+            ),
         ];
         Ok(Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() })
     }

@@ -13,6 +13,7 @@ mod uninstall;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -29,7 +30,7 @@ use crate::remains::Remains;
 const FORMAT: u32 = 1;
 
 /// A filled-in plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Plan {
     /// The version of its form; 1.
     pub format: u32,
@@ -56,7 +57,7 @@ pub struct Plan {
 }
 
 /// A step of a plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Step {
     /// Its name within the plan.
     pub id: String,

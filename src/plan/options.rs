@@ -57,6 +57,8 @@ pub struct Options {
     pub share: findings::Share,
     /// Leaves another installer's receipt and uninstaller where they are.
     pub keep_installer: bool,
+    /// Keys of blockers that do not block.
+    pub accept: Vec<String>,
     /// This program.
     pub program: PathBuf,
     /// The directory that holds the two helpers.
@@ -83,6 +85,7 @@ impl Default for Options {
             drain_timeout: 300,
             share: findings::Share::default(),
             keep_installer: false,
+            accept: Vec::new(),
             program: PathBuf::from(crate::platform::paths::PROGRAM),
             helpers: PathBuf::from(crate::platform::paths::LIBEXEC_DIR),
         }
@@ -101,6 +104,7 @@ impl Options {
             brings_nix: self.archive.is_some(),
             share: self.share,
             keep_installer: self.keep_installer,
+            accept: self.accept.clone(),
         }
     }
 }

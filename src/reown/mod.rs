@@ -10,6 +10,7 @@
 
 mod inode;
 mod links;
+mod listing;
 mod place;
 mod policy;
 mod queue;
@@ -29,13 +30,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
-
 use self::inode::{Id, Stat};
 use self::place::{Dir, Place};
 use self::policy::{Log, Policy, Verdict};
 use self::visit::Visitor;
 use self::walk::Pass;
+use crate::system::kernel;
 use crate::types::SubidRange;
 
 /// A tree on one mount.
@@ -236,8 +236,8 @@ fn walk_until_settled(job: &Job<'_>) -> Result<Outcome, ReownError> {
     }
     let root = open_root(job.tree)?;
     let walked = Instant::now();
-    rustix::fs::syncfs(&root.fd)
-        .map_err(|error| ReownError::Entry { path: job.tree.root.clone(), source: error.into() })?;
+    kernel::sync_file_system(&root.fd)
+        .map_err(|source| ReownError::Entry { path: job.tree.root.clone(), source })?;
     total.synced_in = walked.elapsed();
     Ok(total)
 }
@@ -286,9 +286,7 @@ fn open_root(tree: &Tree) -> Result<Root, ReownError> {
 /// inodes, whose tick is at most 10 ms.
 fn start(pause: Duration) -> (i64, u32) {
     std::thread::sleep(pause);
-    let now = clock_gettime(ClockId::RealtimeCoarse);
-    // Nanoseconds of a second, always below 2^32.
-    (now.tv_sec, now.tv_nsec as u32)
+    inode::stamping_clock()
 }
 
 impl Listed {

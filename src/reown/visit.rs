@@ -99,8 +99,7 @@ impl<'a> Visitor<'a> {
             }
             Verdict::Keep | Verdict::Leave => stat.uid,
         };
-        // An access control list that lets others write shows in the group's bits (acl(5)).
-        place.sheltered = owner == 0 && stat.mode & 0o022 == 0;
+        place.sheltered = inode::MODE_TELLS_ALL && owner == 0 && stat.mode & 0o022 == 0;
         Ok(())
     }
 
@@ -219,6 +218,8 @@ impl<'a> Visitor<'a> {
     pub fn trouble(&mut self, place: &Place, name: &[u8], error: Errno) -> Result<(), ReownError> {
         match error {
             Errno::XDEV => self.outcome.other_mounts.push(place.join(name)),
+            // On macOS, of a socket or device, which no store path holds.
+            Errno::OPNOTSUPP => self.outcome.refused.push(place.join(name)),
             // It was there a moment ago. Gone is gone; but it may as well have been moved to where we have been.
             error if is_gone(error) => self.outcome.unsettled.push(place.join(name)),
             _ => return Err(self.fatal(&place.join(name), error.into())),

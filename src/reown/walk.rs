@@ -6,14 +6,13 @@
 
 use std::collections::HashSet;
 use std::ffi::CStr;
-use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{FileType, RawDir, SeekFrom};
+use rustix::fs::{FileType, SeekFrom};
 
 use super::inode::{self, Id};
+use super::listing::Reader;
 use super::place::{Dir, Names, Place};
 use super::policy::Policy;
 use super::queue::Queue;
@@ -24,8 +23,6 @@ use super::{Outcome, Progress, ReownError, Tree, links::Links};
 const OPEN: usize = 32;
 /// More threads than this only wait for the file system's journal.
 const MOST_THREADS: usize = 8;
-/// Bytes of entries read at once.
-const READ: usize = 128 << 10;
 /// Bytes of subdirectories' names after which they are walked before more of their directory is read.
 pub const SUBDIRS_AT_ONCE: usize = 256 << 10;
 /// With fewer entries than this, giving them away costs more than it brings.
@@ -79,7 +76,7 @@ struct Worker<'a> {
     visitor: Visitor<'a>,
     queue: &'a Queue<Task>,
     stack: Vec<Frame>,
-    buffer: Vec<MaybeUninit<u8>>,
+    reader: Reader,
     entries: Names,
 }
 
@@ -124,8 +121,8 @@ impl Drop for StopOnPanic<'_> {
 
 impl<'a> Worker<'a> {
     fn new(pass: &'a Pass<'a>, queue: &'a Queue<Task>) -> Self {
-        let buffer = vec![MaybeUninit::uninit(); READ];
-        Self { visitor: Visitor::new(pass), queue, stack: Vec::new(), buffer, entries: Names::default() }
+        let (visitor, reader) = (Visitor::new(pass), Reader::default());
+        Self { visitor, queue, stack: Vec::new(), reader, entries: Names::default() }
     }
 
     fn work(mut self) -> Result<Outcome, ReownError> {
@@ -200,23 +197,14 @@ impl<'a> Worker<'a> {
                 return Ok(());
             }
             let dir = Arc::clone(dir);
-            let mut entries = RawDir::new(dir.fd.as_fd(), &mut self.buffer);
-            loop {
-                match entries.next() {
-                    None => *is_read = true,
-                    Some(Err(error)) => {
-                        *is_read = true;
-                        self.visitor.trouble(&dir.place, b"", error)?;
-                    }
-                    Some(Ok(entry)) => {
-                        *position = entry.next_entry_cookie();
-                        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                            self.entries.push(entry.file_name(), entry.ino(), entry.file_type());
-                        }
-                    }
-                }
-                if *is_read || entries.is_buffer_empty() {
-                    break;
+            let entries = &mut self.entries;
+            let read =
+                self.reader.read(&dir.fd, position, |name, inode, kind| entries.push(name, inode, kind));
+            match read {
+                Ok(is_end) => *is_read = is_end,
+                Err(error) => {
+                    *is_read = true;
+                    self.visitor.trouble(&dir.place, b"", error)?;
                 }
             }
             let is_read = *is_read;

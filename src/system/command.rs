@@ -6,18 +6,17 @@
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use rustix::process::{PidfdFlags, pidfd_open};
 
-use super::checkpoint;
+use super::{checkpoint, kernel};
 
 /// Where programs are looked up.
 pub const SAFE_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -64,6 +63,11 @@ pub enum CommandError {
 /// A command with [`SAFE_PATH`], a C locale, no standard input and nothing of the caller's environment. It runs in a
 /// process group of its own, so that a Ctrl-C typed at us does not tear an account tool apart halfway.
 pub fn clean(program: &str) -> Command {
+    clean_at(Path::new(program))
+}
+
+/// [`clean`], of a program at a path.
+pub fn clean_at(program: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .env_clear()
@@ -76,11 +80,8 @@ pub fn clean(program: &str) -> Command {
 }
 
 /// This program's own `internal-...` command, with the rights of `uid` and `gid` and no others.
-///
-/// `/proc/self/exe` leads to this program also for a user who cannot enter the directory that it lies in.
 pub fn own_child(command: &str, uid: u32, gid: u32) -> Command {
-    use std::os::unix::process::CommandExt;
-    let mut child = clean("/proc/self/exe");
+    let mut child = clean_at(&kernel::own_program());
     child.arg(command).uid(uid).gid(gid);
     child
 }
@@ -155,9 +156,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>, done: Sender<()>) -> Arc<Mu
 /// Waits for a child that nobody else waits for; `None` when the time is over.
 fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
     let start = Instant::now();
-    // A process id is never 0.
-    let pid = rustix::process::Pid::from_child(child);
-    let ended = pidfd_open(pid, PidfdFlags::empty())?;
+    let ended = Ended::of(child)?;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
@@ -166,9 +165,41 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
         if left.is_zero() {
             return Ok(None);
         }
-        let mut files = [PollFd::new(std::os::fd::AsFd::as_fd(&ended), PollFlags::POLLIN)];
-        // A signal ends the wait early, and the loop goes on.
+        ended.wait(left);
+    }
+}
+
+/// What tells that a child has ended.
+#[cfg(target_os = "linux")]
+struct Ended(std::os::fd::OwnedFd);
+
+#[cfg(target_os = "linux")]
+impl Ended {
+    fn of(child: &Child) -> std::io::Result<Self> {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        Ok(Self(pidfd_open(Pid::from_child(child), PidfdFlags::empty())?))
+    }
+
+    /// Returns when the child has ended, at the latest after `left`; or earlier, after a signal.
+    fn wait(&self, left: Duration) {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut files = [PollFd::new(std::os::fd::AsFd::as_fd(&self.0), PollFlags::POLLIN)];
         let _ = poll(&mut files, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+    }
+}
+
+/// Elsewhere one looks again and again.
+#[cfg(not(target_os = "linux"))]
+struct Ended;
+
+#[cfg(not(target_os = "linux"))]
+impl Ended {
+    fn of(_: &Child) -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    fn wait(&self, left: Duration) {
+        thread::sleep(left.min(Duration::from_millis(5)));
     }
 }
 
@@ -188,6 +219,16 @@ fn limit() -> Duration {
 fn limit() -> Duration {
     let seconds = std::env::var("NIX_UNROOT_COMMAND_LIMIT").ok().and_then(|text| text.parse().ok());
     seconds.map_or(LIMIT, Duration::from_secs)
+}
+
+/// A command as one would paste it into a shell.
+pub fn shell_words(words: &[String]) -> String {
+    let quoted = |word: &String| {
+        let plain = !word.is_empty()
+            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte));
+        if plain { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -227,5 +268,11 @@ mod tests {
         let output =
             output_within(Duration::from_secs(60), "sh", &["-c", "echo said; sleep 20 & exit 3"]).unwrap();
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), &b"said\n"[..]));
+    }
+
+    #[test]
+    fn a_remedy_can_be_pasted() {
+        let words = ["chgrp", "nix", "/etc/it's here", ""].map(str::to_owned);
+        assert_eq!(shell_words(&words), r"chgrp nix '/etc/it'\''s here' ''");
     }
 }

@@ -98,6 +98,15 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent(path)?)?.sync_all()
 }
 
+/// Opens a directory whose parents are root's, so that the path means what it says; a link in its place is refused all the same.
+///
+/// # Errors
+/// When it is no directory, or cannot be read.
+pub fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 /// `path` with every symbolic link in its directory followed, but not one in its last component.
 ///
 /// # Errors

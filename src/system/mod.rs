@@ -5,4 +5,5 @@ pub mod access_list;
 pub mod checkpoint;
 pub mod command;
 pub mod files;
+pub mod kernel;
 pub mod package_lock;

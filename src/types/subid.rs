@@ -1,9 +1,10 @@
 //! Subordinate id ranges, as in `/etc/subuid` and `/etc/subgid` (subuid(5)).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A contiguous range of uids or gids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 pub struct SubidRange {
     /// The first id.
     pub start: u32,
@@ -41,7 +42,7 @@ impl SubidRange {
 }
 
 /// One line of `/etc/subuid` or `/etc/subgid`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct SubidEntry {
     /// A user's name or decimal uid, as it stands in the file.
     pub owner: String,

@@ -7,13 +7,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::leftovers::{Leftovers, still_alive, unique};
 use super::sweep::NAME;
 use super::{CheckError, Outcome, Target};
 use crate::daemon::Connection;
+use crate::system::kernel;
 use crate::types::StorePath;
 
 const REMEDY: &str = "a collection of garbage now would delete what users keep: run none before this passes. nix-root-scan.socket must be \
@@ -166,11 +166,7 @@ impl Drop for Plant {
 /// following any link, and only names in it are touched that lead to ours.
 pub(super) fn forget(state_dir: &Path, is_ours: impl Fn(&Path) -> bool) -> Result<(), CheckError> {
     let auto = state_dir.join("gcroots/auto");
-    let how = OpenHow::new()
-        .flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let directory = nix::fcntl::openat2(nix::fcntl::AT_FDCWD, &auto, how)
-        .map_err(CheckError::io("cannot open", &auto))?;
+    let directory = kernel::open_dir(&auto).map_err(CheckError::io("cannot open", &auto))?;
     let failed = |errno: Errno| CheckError::io("cannot read", &auto)(errno);
     let listing = directory.try_clone().map_err(CheckError::io("cannot read", &auto))?;
     let mut listing = nix::dir::Dir::from_fd(listing).map_err(failed)?;

@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::CheckError;
 use crate::daemon::{Connection, DaemonError, Trust, printable};
-use crate::system::command;
+use crate::system::{command, kernel};
 
 /// The hidden subcommand of our own binary that calls [`handshake_child_main`] with the rest of its arguments.
 pub const HANDSHAKE_COMMAND: &str = "internal-handshake";
@@ -50,8 +50,8 @@ pub fn handshake_child_main(args: &[OsString]) -> u8 {
 pub(super) fn greet_as(uid: u32, gid: u32, socket: &Path) -> Result<Answer, CheckError> {
     // The link to our own executable leads to it past the directories above it, which may be root's alone; so it works
     // for a binary below /root too.
-    let program = PathBuf::from("/proc/self/exe");
-    let mut child = command::clean("/proc/self/exe")
+    let program = kernel::own_program();
+    let mut child = command::clean_at(&program)
         .arg(HANDSHAKE_COMMAND)
         .arg(socket)
         .uid(uid)

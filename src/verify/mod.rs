@@ -14,6 +14,10 @@ mod handshake;
 mod id_map;
 mod leftovers;
 mod ownership;
+#[cfg(target_os = "linux")]
+mod peer;
+#[cfg(not(target_os = "linux"))]
+#[path = "peer_macos.rs"]
 mod peer;
 mod process;
 mod run;

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag};
+use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstatat};
 
 use super::{CheckError, Outcome, Target};
+use crate::system::kernel;
 use crate::types::STORE_DIR;
 
 /// Below the state directory, what the nix user owns, and how many levels of it are looked at.
@@ -127,10 +128,7 @@ impl Look<'_> {
     /// Looks at the entries of `path`, `depth` levels deep. `strict`: they are the nix user's; else they may be other
     /// users' too. `nix` may rename things under our eyes, so no link is followed on the way.
     fn tree(&mut self, path: &Path, depth: u32, strict: bool) -> Result<(), CheckError> {
-        let how = OpenHow::new()
-            .flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-        let directory = match nix::fcntl::openat2(nix::fcntl::AT_FDCWD, path, how) {
+        let directory = match kernel::open_dir(path) {
             Err(Errno::ENOENT) => return Ok(()),
             opened => opened.map_err(CheckError::io("cannot open", path))?,
         };

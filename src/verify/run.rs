@@ -3,13 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Target, build_uid, client, daemon_uid, daemon_view, gc_roots, ownership, trust};
 use crate::daemon::DaemonError;
 
 /// What a check saw.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Outcome {
     /// Whether it is as it should be.
     pub passed: bool,
@@ -130,7 +131,7 @@ pub const CHECKS: &[Check] = &[
 const DAEMON_VIEW: &str = "daemon-view";
 
 /// One check's result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct CheckResult {
     /// [`Check::key`].
     pub key: &'static str,
@@ -142,7 +143,7 @@ pub struct CheckResult {
 }
 
 /// All results.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Report {
     /// Whether every check passed.
     pub passed: bool,

@@ -5,7 +5,7 @@
 //! one byte, writes two files whose contents were settled before, and ends. No input reaches it: neither the connection,
 //! nor a configuration file, nor a name service.
 
-use crate::args::Subids;
+use crate::builds::{Ids, Subids};
 use crate::{Failure, Result, caps, while_doing};
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::prctl;
@@ -70,7 +70,7 @@ impl MapWriter {
     }
 }
 
-fn map(own: u32, Subids { start, count }: Subids) -> String {
+fn map(own: u32, Subids(Ids { start, count }): Subids) -> String {
     format!("0 {own} 1\n{start} {start} {count}\n")
 }
 
@@ -120,6 +120,6 @@ mod tests {
 
     #[test]
     fn the_map_has_the_owner_and_the_range() {
-        assert_eq!(map(997, Subids { start: 65536, count: 131_072 }), "0 997 1\n65536 65536 131072\n");
+        assert_eq!(map(997, Subids(Ids { start: 65536, count: 131_072 })), "0 997 1\n65536 65536 131072\n");
     }
 }

@@ -9,6 +9,7 @@ pub mod names;
 pub mod ssh;
 
 use crate::args::Args;
+use crate::builds::Subids;
 use crate::{Failure, Result, caps, while_doing};
 use maps::MapWriter;
 use nix::errno::Errno;
@@ -19,7 +20,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 ///
 /// # Errors
 /// When the machine does not allow user namespaces, or the ids are not what the unit says.
-pub fn enter(writer: MapWriter, args: &Args) -> Result<()> {
+pub fn enter(writer: MapWriter, subids: Subids, args: &Args) -> Result<()> {
     // Inside, root's files look like anybody's.
     let copies = ssh::files_of_root(&args.home);
     // Nothing comes into effect here unless the unit grants CAP_SYS_ADMIN.
@@ -27,7 +28,7 @@ pub fn enter(writer: MapWriter, args: &Args) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(explain_unshare)?;
     writer.write()?;
     become_root_inside()?;
-    mounts::prepare(args, &copies)
+    mounts::prepare(args, subids, &copies)
 }
 
 fn become_root_inside() -> Result<()> {

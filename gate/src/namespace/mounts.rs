@@ -5,6 +5,7 @@
 
 use super::{names, ssh};
 use crate::args::Args;
+use crate::builds::Subids;
 use crate::{Result, while_doing};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
@@ -19,19 +20,19 @@ const PTS: &str = "/dev/pts";
 ///
 /// # Errors
 /// When a file cannot be read or a mount is refused.
-pub fn prepare(args: &Args, copies: &[ssh::Copy]) -> Result<()> {
+pub fn prepare(args: &Args, subids: Subids, copies: &[ssh::Copy]) -> Result<()> {
     // Slave, not private: a home that is mounted later must not look absent.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)
         .map_err(while_doing("keep mounts from the host"))?;
-    show_files(args, copies)?;
+    show_files(args, subids, copies)?;
     // The daemon gives a build's terminal to the build user, and the host's terminals belong to a group that the namespace lacks.
     filesystem("devpts", "mode=0620,ptmxmode=0666")
 }
 
 /// Shows the daemon an `/etc/passwd` and an `/etc/group` of its own (see [`names`]), and the copies.
-fn show_files(args: &Args, copies: &[ssh::Copy]) -> Result<()> {
+fn show_files(args: &Args, subids: Subids, copies: &[ssh::Copy]) -> Result<()> {
     let passwd = names::passwd(&read("/etc/passwd")?, &args.home);
-    let group = names::group(&read("/etc/group")?, &args.build_group, args.subids.last());
+    let group = names::group(&read("/etc/group")?, &args.build_group, subids.last());
     // Two for accounts, one for the directory, and what a full list of copies takes.
     filesystem("tmpfs", "mode=0755,size=192m,nr_inodes=160")?;
     let accounts = [(Path::new("/etc/passwd"), &passwd), (Path::new("/etc/group"), &group)];

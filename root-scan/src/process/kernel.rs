@@ -32,7 +32,7 @@ const BINFMT_MAGIC: u64 = 0x4249_4e4d;
 pub fn scan(
     proc: (BorrowedFd<'_>, &Path),
     root: BorrowedFd<'_>,
-    scanner: &mut Scanner<'_>,
+    scanner: &mut Scanner<'_, '_>,
 ) -> Result<(), Doubt> {
     PROC.iter().try_for_each(|name| scanner.file(proc.0, proc.1, name).map(drop))?;
     let path = Path::new("/sys");
@@ -44,7 +44,7 @@ pub fn scan(
 }
 
 /// The files behind loop devices.
-fn loops(root: BorrowedFd<'_>, scanner: &mut Scanner<'_>) -> Result<(), Doubt> {
+fn loops(root: BorrowedFd<'_>, scanner: &mut Scanner<'_, '_>) -> Result<(), Doubt> {
     let path = Path::new("/sys/block");
     let Some(block) = found(root, path)? else { return Ok(()) };
     let wrap = |errno| Doubt::unreadable(path, errno);
@@ -58,7 +58,7 @@ fn loops(root: BorrowedFd<'_>, scanner: &mut Scanner<'_>) -> Result<(), Doubt> {
 
 /// Interpreters that are registered with `binfmt_misc`. Where systemd has not mounted it yet, nothing was registered either; to
 /// make it do so is not for us.
-fn interpreters(root: BorrowedFd<'_>, scanner: &mut Scanner<'_>) -> Result<(), Doubt> {
+fn interpreters(root: BorrowedFd<'_>, scanner: &mut Scanner<'_, '_>) -> Result<(), Doubt> {
     let path = Path::new(BINFMT);
     let Some(directory) = found(root, path)? else { return Ok(()) };
     let wrap = |errno| Doubt::unreadable(path, errno);

@@ -7,7 +7,10 @@ mod text;
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use nix::fcntl::AT_FDCWD;
 
@@ -18,6 +21,10 @@ use crate::sys;
 /// How often processes that were started during the scan are looked for. A machine that builds always has new ones; those of
 /// a later round were started by processes that the earlier rounds saw.
 const ROUNDS: usize = 4;
+/// How many threads look at processes. Nearly all of the time goes by in the kernel, which makes the texts of `/proc` anew for each reader.
+const THREADS: usize = 4;
+/// For fewer processes than this another thread is not worth its start.
+const PROCESSES_A_THREAD: usize = 32;
 
 /// All processes of the machine.
 #[derive(Debug)]
@@ -45,19 +52,40 @@ impl<'a> Processes<'a> {
     /// Anything that may hide one.
     pub fn scan(&self, root: BorrowedFd<'_>, roots: &mut Roots) -> Result<(), Doubt> {
         let directory = self.directory.as_fd();
-        let mut scanner = one::Scanner::new(self.device, roots);
+        let shared = one::Shared::new(self.device, roots);
         let mut seen = BTreeSet::new();
         for _ in 0..ROUNDS {
             let mut new = numbers(directory, self.path)?;
             new.retain(|pid| seen.insert(*pid));
-            for pid in &new {
-                scanner.process(directory, self.path, *pid)?;
-            }
             if new.is_empty() {
                 break;
             }
+            self.each(&new, &shared)?;
         }
-        kernel::scan((directory, self.path), root, &mut scanner)
+        kernel::scan((directory, self.path), root, &mut one::Scanner::new(&shared))
+    }
+
+    /// Scans these processes in a few threads; where none can be started, in this one.
+    fn each(&self, pids: &[u32], shared: &one::Shared<'_>) -> Result<(), Doubt> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut scanner = one::Scanner::new(shared);
+            while let Some(pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                scanner.process(self.directory.as_fd(), self.path, *pid)?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let others = pids.len().div_ceil(PROCESSES_A_THREAD).min(THREADS) - 1;
+            let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+            let others: Vec<_> = (0..others).map_while(start).collect();
+            let mine = work();
+            // A doubt of any is one of all; a panic is none that could be answered.
+            others
+                .into_iter()
+                .map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .fold(mine, Result::and)
+        })
     }
 }
 

@@ -10,7 +10,8 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 
@@ -18,23 +19,63 @@ use super::numbers;
 use super::text::{Searcher, Stop};
 use crate::doubt::Doubt;
 use crate::roots::Roots;
-use crate::sys;
+use crate::{store_path, sys};
 
-/// What is used for one process after the other.
+/// What all threads of a scan find.
 #[derive(Debug)]
-pub struct Scanner<'a> {
+pub struct Shared<'a> {
     device: u64,
-    roots: &'a mut Roots,
-    searcher: Searcher,
+    roots: Mutex<&'a mut Roots>,
     /// Mount namespaces whose table was read, each with the root directory from which it was read: a process sees the mounts
     /// below its own.
-    tables: HashSet<(OsString, OsString)>,
+    tables: Mutex<HashSet<(OsString, OsString)>>,
 }
 
-impl<'a> Scanner<'a> {
+impl<'a> Shared<'a> {
     /// `device` is that of `/proc`.
     pub fn new(device: u64, roots: &'a mut Roots) -> Self {
-        Self { device, roots, searcher: Searcher::new(), tables: HashSet::new() }
+        Self { device, roots: Mutex::new(roots), tables: Mutex::default() }
+    }
+
+    fn add(&self, base_name: &[u8], place: impl Fn() -> PathBuf) -> Result<(), Doubt> {
+        locked(&self.roots).add(base_name, place)
+    }
+
+    /// Adds the store paths in the text of a link. Returns that; it is empty when it is too long to be read.
+    fn link(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &(impl nix::NixPath + ?Sized),
+        place: impl Fn() -> PathBuf,
+    ) -> Result<Option<OsString>, Doubt> {
+        match sys::read_link(directory, name) {
+            Ok(text) => {
+                store_path::find_all(text.as_bytes()).try_for_each(|(base, _)| self.add(base, &place))?;
+                Ok(Some(text))
+            }
+            Err(Errno::ENAMETOOLONG) => Ok(Some(OsString::new())),
+            Err(errno) if gone(errno) => Ok(None),
+            Err(errno) => Err(Doubt::unreadable(place(), errno)),
+        }
+    }
+}
+
+/// What a thread that panicked held is whole enough: its panic ends the scan.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What one thread uses for one process after the other.
+#[derive(Debug)]
+pub struct Scanner<'s, 'a> {
+    shared: &'s Shared<'a>,
+    searcher: Searcher,
+}
+
+impl<'s, 'a> Scanner<'s, 'a> {
+    /// Adds to what is shared.
+    pub fn new(shared: &'s Shared<'a>) -> Self {
+        Self { shared, searcher: Searcher::new() }
     }
 
     /// Adds what the process `pid` holds. A process that ends meanwhile holds nothing.
@@ -63,7 +104,7 @@ impl<'a> Scanner<'a> {
     ) -> Result<bool, Doubt> {
         let place = || path.join(name.as_ref());
         match sys::open_file(directory, name.as_ref()) {
-            Ok(file) => match self.searcher.search(file, self.roots, place) {
+            Ok(file) => match self.searcher.search(file, |base| self.shared.add(base, place)) {
                 Ok(()) => Ok(true),
                 Err(Stop::Read(errno)) if gone(errno) => Ok(false),
                 Err(Stop::Read(errno)) => Err(Doubt::unreadable(place(), errno)),
@@ -81,7 +122,7 @@ impl<'a> Scanner<'a> {
             result => result,
         };
         let status = match status {
-            Ok(status) if status.st_dev != self.device => {
+            Ok(status) if status.st_dev != self.shared.device => {
                 return Err(Doubt::Blind(format!("something is mounted over {}", path.display())));
             }
             Ok(status) => status,
@@ -98,7 +139,7 @@ impl<'a> Scanner<'a> {
 
     /// Returns whether there is a program at all.
     fn everything(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<bool, Doubt> {
-        let alive = link(self.roots, directory, "exe", || path.join("exe"))?.is_some();
+        let alive = self.shared.link(directory, "exe", || path.join("exe"))?.is_some();
         self.surroundings(directory, path)?;
         self.files(directory, path)?;
         if alive {
@@ -155,46 +196,30 @@ impl<'a> Scanner<'a> {
             Err(errno) => return Err(wrap(errno)),
         };
         let listed = files.try_clone().map_err(|_| wrap(Errno::EMFILE))?;
-        let roots = &mut *self.roots;
         sys::list(listed, wrap, |name, _| {
             let place = || path.join(name.to_string_lossy().as_ref());
-            link(roots, files.as_fd(), name, place).map(drop)
+            self.shared.link(files.as_fd(), name, place).map(drop)
         })
     }
 
     /// The directories of a process or thread, and what is mounted where it can see it.
     fn surroundings(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), Doubt> {
-        let mut read = |name| link(self.roots, directory, name, || path.join(name));
+        let read = |name| self.shared.link(directory, name, || path.join(name));
         read("cwd")?;
         let (Some(root), Some(namespace)) = (read("root")?, read("ns/mnt")?) else { return Ok(()) };
         let key = (namespace, root);
         // A root directory whose name is too long has no text that tells it from another.
-        if self.tables.contains(&key) && !key.1.is_empty() {
+        if locked(&self.shared.tables).contains(&key) && !key.1.is_empty() {
             return Ok(());
         }
         match self.file(directory, path, "mountinfo") {
             // Not before it was read: otherwise a process that ends now would keep us from looking where others still are.
-            Ok(true) => self.tables.insert(key),
+            Ok(true) => locked(&self.shared.tables).insert(key),
             // It has just left its namespace, as it does when it ends (`mounts_open_common` in `fs/proc_namespace.c`).
             Ok(false) | Err(Doubt::Unreadable { errno: Errno::EINVAL, .. }) => false,
             Err(doubt) => return Err(doubt),
         };
         Ok(())
-    }
-}
-
-/// Adds the store paths in the text of a link. Returns that; it is empty when it is too long to be read.
-fn link(
-    roots: &mut Roots,
-    directory: BorrowedFd<'_>,
-    name: &(impl nix::NixPath + ?Sized),
-    place: impl Fn() -> std::path::PathBuf,
-) -> Result<Option<OsString>, Doubt> {
-    match sys::read_link(directory, name) {
-        Ok(text) => roots.add_all(text.as_bytes(), place).map(|()| Some(text)),
-        Err(Errno::ENAMETOOLONG) => Ok(Some(OsString::new())),
-        Err(errno) if gone(errno) => Ok(None),
-        Err(errno) => Err(Doubt::unreadable(place(), errno)),
     }
 }
 

@@ -1,12 +1,10 @@
 //! Searches a file of any length for store paths in bounded memory.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 
 use nix::errno::Errno;
 
 use crate::doubt::Doubt;
-use crate::roots::Roots;
 use crate::store_path::{MAX_MATCH, find_all};
 use crate::sys;
 
@@ -30,21 +28,19 @@ impl Searcher {
         Self(vec![0; BUFFER])
     }
 
-    /// Adds every store path in the rest of `file`.
+    /// Hands the base name of every store path in the rest of `file` to `add`.
     pub fn search(
         &mut self,
         file: impl AsFd,
-        roots: &mut Roots,
-        place: impl Fn() -> PathBuf,
+        add: impl FnMut(&[u8]) -> Result<(), Doubt>,
     ) -> Result<(), Stop> {
-        self.search_with(|buffer| sys::read(&file, buffer), roots, place)
+        self.search_with(|buffer| sys::read(&file, buffer), add)
     }
 
     fn search_with(
         &mut self,
         mut read: impl FnMut(&mut [u8]) -> nix::Result<usize>,
-        roots: &mut Roots,
-        place: impl Fn() -> PathBuf,
+        mut add: impl FnMut(&[u8]) -> Result<(), Doubt>,
     ) -> Result<(), Stop> {
         let mut kept = 0;
         loop {
@@ -53,7 +49,7 @@ impl Searcher {
             for (base, end) in find_all(text) {
                 // At the end of the text the name may go on in what is not read yet.
                 if end < text.len() || count == 0 {
-                    roots.add(base, &place).map_err(Stop::Doubt)?;
+                    add(base).map_err(Stop::Doubt)?;
                 }
             }
             if count == 0 {
@@ -69,6 +65,10 @@ impl Searcher {
 /// What is found in `text` when it is read in pieces of `size` bytes.
 #[cfg(any(test, fuzzing))]
 pub fn found_in_pieces(text: &[u8], size: usize) -> Vec<Vec<u8>> {
+    use std::path::PathBuf;
+
+    use crate::roots::Roots;
+
     let mut rest = text;
     let read = |buffer: &mut [u8]| {
         let count = size.min(rest.len()).min(buffer.len());
@@ -77,7 +77,7 @@ pub fn found_in_pieces(text: &[u8], size: usize) -> Vec<Vec<u8>> {
         Ok(count)
     };
     let mut roots = Roots::new();
-    Searcher::new().search_with(read, &mut roots, PathBuf::new).expect("nothing fails here");
+    Searcher::new().search_with(read, |base| roots.add(base, PathBuf::new)).expect("nothing fails here");
     let mut found: Vec<_> = roots.paths().map(|path| path.base_name().to_vec()).collect();
     found.sort();
     found
@@ -85,7 +85,10 @@ pub fn found_in_pieces(text: &[u8], size: usize) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::roots::Roots;
 
     /// Every way to cut the text into reads must find the same paths and no other.
     #[test]
@@ -106,7 +109,7 @@ mod tests {
                     size = step;
                     Ok(count)
                 };
-                Searcher::new().search_with(read, &mut roots, PathBuf::new).unwrap();
+                Searcher::new().search_with(read, |base| roots.add(base, PathBuf::new)).unwrap();
                 let mut found: Vec<_> = roots.paths().map(|path| path.base_name().to_vec()).collect();
                 found.sort();
                 assert_eq!(
@@ -129,7 +132,7 @@ mod tests {
             Ok(count)
         };
         let mut roots = Roots::new();
-        Searcher::new().search_with(read, &mut roots, PathBuf::new).unwrap();
+        Searcher::new().search_with(read, |base| roots.add(base, PathBuf::new)).unwrap();
         assert_eq!((roots.paths().len(), left), (0, 0));
     }
 }

@@ -11,6 +11,7 @@ mod present;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use choices::{Choice, Choices};
@@ -31,7 +32,7 @@ pub enum Keep {
 }
 
 /// A thing that undoing cannot decide about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Conflict {
     /// Where.
     pub path: PathBuf,
@@ -48,7 +49,7 @@ pub struct Conflict {
 }
 
 /// A thing as it was at some time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Version {
     /// What it was, in words: `a file of 12 lines`.
     pub what: String,

@@ -121,9 +121,15 @@ impl Key {
 
     /// Whether the flag would take this value; the parser's words when not.
     pub fn check(&self, value: &str) -> Result<(), String> {
+        // The value alone is asked about, not what the flag requires or excludes.
+        let alone = Arg::new("value")
+            .long(self.name.clone())
+            .value_name(self.value_name())
+            .action(self.arg.get_action().clone())
+            .value_parser(self.arg.get_value_parser().clone());
         let Err(error) = clap::Command::new("nix-unroot")
             .no_binary_name(true)
-            .arg(self.arg.clone().global(false))
+            .arg(alone)
             .try_get_matches_from([format!("--{}={value}", self.name)])
         else {
             return Ok(());

@@ -22,7 +22,7 @@ use super::args::{Cli, Command};
 use file::ConfigFile;
 use keys::{Key, Kind};
 
-pub use show::config;
+pub use show::{Configuration, config};
 
 /// The command line with what variables and the configuration file say.
 pub struct Parsed {
@@ -117,7 +117,7 @@ fn is_help(kind: ErrorKind) -> bool {
 fn needs_no_file(command: &Command) -> bool {
     match command {
         Command::Config(args) => args.example,
-        Command::Completions { .. } | Command::Man { .. } => true,
+        Command::Completions { .. } | Command::Man { .. } | Command::Schema { .. } => true,
         _ => false,
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::parser::ValueSource;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::example::example;
@@ -11,21 +12,28 @@ use crate::cli::Session;
 use crate::cli::args::ConfigArgs;
 use crate::cli::exit::Exit;
 use crate::daemon::printable;
+use crate::report::Document;
 
-/// The document of `config --json`.
-#[derive(Serialize)]
-struct Document {
-    version: u32,
+/// The document of `config --json`: the settings that count, and where each comes from.
+#[derive(JsonSchema, Serialize)]
+pub struct Configuration {
     /// The configuration file that was read.
     file: Option<std::path::PathBuf>,
+    /// All that there are.
     settings: Vec<Setting>,
 }
 
-#[derive(Debug, Serialize)]
+impl Document for Configuration {
+    const KIND: &'static str = "config";
+}
+
+#[derive(Debug, JsonSchema, Serialize)]
 struct Setting {
     /// The command that it is for; without one, all.
     command: Option<String>,
+    /// Its name in the file, and as a flag.
     key: String,
+    /// Its name in the environment.
     variable: String,
     /// As a flag takes it; `null` when nothing was chosen.
     value: Option<String>,
@@ -65,7 +73,7 @@ pub fn config(session: &Session, args: &ConfigArgs) -> Result<Exit> {
         let value = setting.value.as_deref().unwrap_or("-");
         session.output.line(&format!("{key:<28} {} ({source})", printable(value)));
     }
-    session.output.document(&Document { version: 1, file: sources.file.path.clone(), settings })?;
+    session.output.document(&Configuration { file: sources.file.path.clone(), settings })?;
     Ok(Exit::Done)
 }
 

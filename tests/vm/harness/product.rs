@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Where the programs are put in a machine; nothing of the product, so no manifest looks there.
 pub const DIR: &str = "/root/nix-unroot";
-const PROGRAMS: [&str; 3] = ["nix-unroot", "nix-root-scan", "nix-daemon-gate"];
+const PROGRAMS: [&str; 4] = ["nix-unroot", "nix-root-scan", "nix-daemon-gate", "nix-build-broker"];
 
 /// Puts the programs of this build into the machine.
 pub fn install(machine: &Machine) -> Result<()> {

@@ -3,6 +3,7 @@
 mod attacks;
 mod audit;
 mod benchmark;
+mod broker;
 mod builds;
 mod churn;
 mod collect;
@@ -25,6 +26,7 @@ mod power_cut;
 mod preflight;
 mod reboot;
 mod remote_builder;
+mod reports;
 mod rollback;
 mod scan_speed;
 mod scanner;

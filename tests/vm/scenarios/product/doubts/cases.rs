@@ -136,6 +136,8 @@ pub const CASES: &[Case] = &[
         "setsid setpriv --reuid=bob --clear-groups perl /opt/doubts/many.pl </dev/null >/dev/null 2>&1; sleep 0.5; unit LimitDATA=8M",
         "pkill -f '^/bin/sleep 1000003'; unit"),
     case("the time limit of the unit", Kind::Death, "status=9/KILL", "hang; unit RuntimeMaxSec=1 TimeoutStopSec=1", "unhang; unit"),
+    case("the program is gone", Kind::Nobody, "Trigger limit hit, refusing further activation",
+        "systemctl stop nix-root-scan.service; mv $program /root/program", "mv /root/program $program; sleep 6; systemctl start nix-root-scan.service"),
     case("the socket is stopped", Kind::Nobody, "", "systemctl stop nix-root-scan.service nix-root-scan.socket",
         "systemctl start nix-root-scan.socket"),
     case("the socket is removed", Kind::Nobody, "", "rm /nix/var/nix/gc-roots-socket/socket",

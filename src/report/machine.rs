@@ -1,14 +1,21 @@
-//! The facts of a machine as a table for people.
+//! The facts of a machine as a table, for text and page.
 
 use std::fmt::Display;
-
-use console::Style;
 
 use crate::daemon::printable;
 use crate::facts::{Facts, Flavour, Init};
 
-/// The lines of the table.
-pub fn facts(facts: &Facts) -> Vec<String> {
+/// A line of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What is told; empty when it is the same as in the row before.
+    pub name: &'static str,
+    /// What there is.
+    pub value: String,
+}
+
+/// The rows of the table.
+pub fn machine(facts: &Facts) -> Vec<Row> {
     let mut table = Table::default();
     table.row("system", format!("{} ({}, Linux {})", facts.os.name, facts.os.arch, facts.os.kernel));
     if let Some(container) = &facts.os.container {
@@ -87,12 +94,12 @@ pub fn facts(facts: &Facts) -> Vec<String> {
     for unread in &facts.unread {
         table.row("not read", format!("{}: {}", unread.what, unread.why));
     }
-    table.lines
+    table.rows
 }
 
 #[derive(Default)]
 struct Table {
-    lines: Vec<String>,
+    rows: Vec<Row>,
     last: &'static str,
 }
 
@@ -102,7 +109,7 @@ impl Table {
         self.last = name;
         // Names of files and processes are other people's text.
         let value = printable(&value.to_string());
-        self.lines.push(format!("{} {value}", Style::new().bold().apply_to(format!("{shown:<16}"))));
+        self.rows.push(Row { name: shown, value });
     }
 }
 

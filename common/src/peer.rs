@@ -1,7 +1,7 @@
 //! Who is on the other end of a connection.
 
 use crate::{Failure, Result, while_doing};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{getsockopt, sockopt};
 use std::os::fd::AsFd;
 
 /// The client, as the kernel recorded it when it called `connect`.
@@ -23,14 +23,29 @@ pub struct Peer {
 /// # Errors
 /// When it is no such socket, or has no peer.
 pub fn of(socket: impl AsFd) -> Result<Peer> {
-    let credentials =
-        getsockopt(&socket, PeerCredentials).map_err(while_doing("ask the kernel who connected"))?;
-    let peer = Peer { pid: credentials.pid(), uid: credentials.uid(), gid: credentials.gid() };
+    let peer = ask(&socket).map_err(while_doing("ask the kernel who connected"))?;
     // unix(7): a socket without a peer answers with -1.
     if peer.uid == u32::MAX || peer.gid == u32::MAX {
         return Err(Failure::new("a connection has no other end"));
     }
     Ok(peer)
+}
+
+#[cfg(target_os = "linux")]
+fn ask(socket: &impl AsFd) -> nix::Result<Peer> {
+    let found = getsockopt(socket, sockopt::PeerCredentials)?;
+    Ok(Peer { pid: found.pid(), uid: found.uid(), gid: found.gid() })
+}
+
+/// `LOCAL_PEERCRED` and `LOCAL_PEERPID` (macOS's `unix(4)`): the first of the groups is the effective one.
+#[cfg(target_os = "macos")]
+fn ask(socket: &impl AsFd) -> nix::Result<Peer> {
+    let found = getsockopt(socket, sockopt::LocalPeerCred)?;
+    if found.version() != nix::libc::XUCRED_VERSION {
+        return Err(nix::errno::Errno::EINVAL);
+    }
+    let pid = getsockopt(socket, sockopt::LocalPeerPid)?;
+    Ok(Peer { pid, uid: found.uid(), gid: found.groups()[0] })
 }
 
 #[cfg(test)]

@@ -1,0 +1,157 @@
+//! What Linux and macOS have different calls for.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+use nix::sys::statvfs::statvfs;
+
+const READ_DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
+
+/// A path that leads to this very program. On Linux it does so also for a user who cannot enter the directory that the program lies in.
+pub fn own_program() -> PathBuf {
+    if cfg!(target_os = "linux") {
+        return PathBuf::from("/proc/self/exe");
+    }
+    // Nobody removes a program while it installs itself; a start of what is not there says so.
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from(crate::platform::paths::PROGRAM))
+}
+
+/// Opens a directory for reading, with no symbolic link anywhere on the way.
+///
+/// # Errors
+/// `ENOENT` when it is not there, `ELOOP` or `ENOTDIR` where a link is.
+#[cfg(target_os = "linux")]
+pub fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
+    use nix::fcntl::{AT_FDCWD, OpenHow, ResolveFlag, openat2};
+    openat2(AT_FDCWD, path, OpenHow::new().flags(READ_DIR).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS))
+}
+
+/// Opens a directory for reading, with no symbolic link anywhere on the way.
+///
+/// # Errors
+/// `ENOENT` when it is not there, `ELOOP` or `ENOTDIR` where a link is.
+#[cfg(not(target_os = "linux"))]
+pub fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
+    open_dir_in_steps(path)
+}
+
+/// The same for a kernel without openat2(2).
+#[cfg_attr(target_os = "linux", allow(dead_code))]
+fn open_dir_in_steps(path: &Path) -> Result<OwnedFd, Errno> {
+    let mut directory = open("/", READ_DIR, Mode::empty())?;
+    for part in path.components() {
+        match part {
+            Component::RootDir => {}
+            Component::Normal(name) => {
+                directory = openat(&directory, name, READ_DIR | OFlag::O_NOFOLLOW, Mode::empty())?;
+            }
+            Component::CurDir | Component::ParentDir | Component::Prefix(_) => return Err(Errno::EINVAL),
+        }
+    }
+    Ok(directory)
+}
+
+/// Brings all of a file system to the disk, by an open file or directory of it.
+///
+/// # Errors
+/// The system's reason.
+pub fn sync_file_system(file: impl AsFd) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::fs::syncfs(file)?);
+    #[cfg(not(target_os = "linux"))]
+    {
+        // sync(2) hands everything to the drive; the drive is told to keep it by fcntl(2)'s F_FULLFSYNC.
+        nix::unistd::sync();
+        Ok(rustix::fs::fcntl_fullfsync(file)?)
+    }
+}
+
+/// Makes `file` at least `size` bytes long, with blocks of the file system behind all of them.
+///
+/// # Errors
+/// When there is no such room; the file may be longer then.
+pub fn take_blocks(file: &File, size: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size)?);
+    #[cfg(not(target_os = "linux"))]
+    {
+        use std::os::unix::fs::FileExt;
+        let zeros = vec![0; 1 << 20];
+        let mut at = file.metadata()?.len();
+        while at < size {
+            let part = zeros.len().min(usize::try_from(size - at).unwrap_or(zeros.len()));
+            file.write_all_at(&zeros[..part], at)?;
+            at += part as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Room on a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes free for root.
+    pub free_bytes: u64,
+    /// Inodes in use.
+    pub used_inodes: u64,
+}
+
+/// The room on the file system that `path` lies on; `None` when it does not say.
+#[allow(clippy::unnecessary_cast)] // the fields' types differ between systems
+pub fn room(path: &Path) -> Option<Room> {
+    let stat = statvfs(path).ok()?;
+    Some(Room {
+        free_bytes: (stat.blocks_free() as u64).saturating_mul(stat.fragment_size() as u64),
+        used_inodes: (stat.files() as u64).saturating_sub(stat.files_free() as u64),
+    })
+}
+
+/// Takes from this process, and what it becomes, the way to more rights that set-uid programs are. macOS has no such switch; there a
+/// child runs as `nobody` without more.
+///
+/// # Errors
+/// The system's reason.
+pub fn set_no_new_privileges() -> Result<(), Errno> {
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_no_new_privs()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_link_on_the_way_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(base.join("a/b")).unwrap();
+        symlink("a", base.join("link")).unwrap();
+        for open in [open_dir, open_dir_in_steps] {
+            let opened = File::from(open(&base.join("a/b")).unwrap());
+            assert_eq!(opened.metadata().unwrap().ino(), fs::metadata(base.join("a/b")).unwrap().ino());
+            assert!(matches!(open(&base.join("link/b")), Err(Errno::ELOOP | Errno::ENOTDIR)));
+            assert!(matches!(open(&base.join("link")), Err(Errno::ELOOP | Errno::ENOTDIR)));
+            assert!(matches!(open(&base.join("none")), Err(Errno::ENOENT)));
+        }
+    }
+
+    #[test]
+    fn taken_blocks_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("file")).unwrap();
+        take_blocks(&file, 3 << 20).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert!(metadata.len() >= 3 << 20 && metadata.blocks() * 512 >= 3 << 20);
+        sync_file_system(&file).unwrap();
+        assert!(room(dir.path()).unwrap().free_bytes > 0);
+    }
+}
