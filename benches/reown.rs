@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use nix_unroot::reown::{Progress, Rule, Tree, reown, restore};
+use nix_unroot::reown::{Plain, Progress, Rule, Tree, reown, restore};
 
 const NEW_OWNER: u32 = 61_234;
 const STORE_PATHS: u64 = 500;
@@ -24,7 +24,13 @@ fn there_and_back(criterion: &mut Criterion) {
     let root = dir.path().join("tree");
     plant(&root).expect("a tree to re-own");
     let tree = Tree { root, skip: Vec::new(), include_root: true };
-    let rule = Rule { from: vec![0], to_uid: NEW_OWNER, to_gid: NEW_OWNER };
+    let rule = Rule {
+        plain: Plain::ROOT,
+        may_be_open: Vec::new(),
+        from: vec![0],
+        to_uid: NEW_OWNER,
+        to_gid: NEW_OWNER,
+    };
     let record = dir.path().join("exceptions");
     let mut group = criterion.benchmark_group("reown");
     group.sample_size(10).throughput(Throughput::Elements(2 * INODES));
@@ -32,7 +38,8 @@ fn there_and_back(criterion: &mut Criterion) {
         bencher.iter(|| {
             let (progress, cancel) = (Progress::default(), AtomicBool::new(false));
             let there = reown(&tree, &rule, &record, &progress, &cancel).expect("re-owned");
-            let back = restore(&tree, &record, NEW_OWNER, None, &progress, &cancel).expect("restored");
+            let back =
+                restore(&tree, Plain::ROOT, &record, NEW_OWNER, None, &progress, &cancel).expect("restored");
             assert!(there.changed > INODES && back.changed == there.changed);
             black_box((there, back))
         });

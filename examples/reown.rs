@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
-use nix_unroot::reown::{Progress, Rule, Tree, reown, restore};
+use nix_unroot::reown::{Plain, Progress, Rule, Tree, reown, restore};
 
 fn main() -> ExitCode {
     let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -19,9 +19,10 @@ fn main() -> ExitCode {
     let tree = Tree { root: root.into(), skip: Vec::new(), include_root: true };
     let (record, progress, cancel) = (PathBuf::from(record), Progress::default(), AtomicBool::new(false));
     let result = if back {
-        restore(&tree, &record, uid, None, &progress, &cancel)
+        restore(&tree, Plain::ROOT, &record, uid, None, &progress, &cancel)
     } else {
-        let rule = Rule { from: vec![0], to_uid: uid, to_gid: uid };
+        let rule =
+            Rule { plain: Plain::ROOT, may_be_open: Vec::new(), from: vec![0], to_uid: uid, to_gid: uid };
         reown(&tree, &rule, &record, &progress, &cancel)
     };
     match result {

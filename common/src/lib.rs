@@ -3,6 +3,8 @@
 
 pub mod corpus;
 pub mod failure;
+#[cfg(target_os = "macos")]
+pub mod launchd;
 pub mod peer;
 pub mod store_name;
 

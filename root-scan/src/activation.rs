@@ -1,13 +1,17 @@
 //! The service: a socket from systemd, one client after the other.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
+#[cfg(not(target_os = "macos"))]
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+#[cfg(not(target_os = "macos"))]
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SigSet, Signal};
+#[cfg(not(target_os = "macos"))]
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
@@ -22,13 +26,28 @@ pub enum NoSocket {
     NotActivated,
     /// What was passed is not what the unit passes.
     Wrong(&'static str),
+    /// launchd gave none.
+    #[cfg(target_os = "macos")]
+    Failed(helper_common::Failure),
 }
 
-/// Takes the socket that systemd passes as file 3 (man 3 sd_listen_fds). To be called once, before any file is opened.
+/// Takes the socket that systemd passes as file 3 (man 3 sd_listen_fds), or launchd by name. To be called once, before any file is opened.
 ///
 /// # Errors
 /// When there is none, or not exactly one listening stream socket.
 pub fn listener() -> Result<UnixListener, NoSocket> {
+    #[cfg(target_os = "macos")]
+    return helper_common::launchd::listener(LAUNCHD).map_err(NoSocket::Failed);
+    #[cfg(not(target_os = "macos"))]
+    systemd()
+}
+
+/// The name of the socket in the job's property list.
+#[cfg(target_os = "macos")]
+const LAUNCHD: &str = "Listener";
+
+#[cfg(not(target_os = "macos"))]
+fn systemd() -> Result<UnixListener, NoSocket> {
     let variable = |name| std::env::var(name).ok();
     if variable("LISTEN_PID") != Some(std::process::id().to_string()) {
         return Err(NoSocket::NotActivated);
@@ -119,8 +138,7 @@ fn wait(listener: &UnixListener, idle: Duration) -> io::Result<bool> {
     let end = Instant::now() + idle;
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let mut files = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-        match ppoll(&mut files, Some(TimeSpec::from_duration(left)), Some(SigSet::empty())) {
+        match wait_once(listener, left) {
             Ok(0) => return Ok(false),
             Ok(_) => return Ok(true),
             Err(Errno::EINTR) => {}
@@ -129,6 +147,23 @@ fn wait(listener: &UnixListener, idle: Duration) -> io::Result<bool> {
     }
 }
 
+/// Signals are let in only here.
+#[cfg(not(target_os = "macos"))]
+fn wait_once(listener: &UnixListener, left: Duration) -> nix::Result<i32> {
+    let mut files = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    ppoll(&mut files, Some(TimeSpec::from_duration(left)), Some(SigSet::empty()))
+}
+
+/// macOS has no `ppoll`.
+#[cfg(target_os = "macos")]
+fn wait_once(listener: &UnixListener, left: Duration) -> nix::Result<i32> {
+    let mut files = nix::sys::select::FdSet::new();
+    files.insert(listener.as_fd());
+    let left = TimeSpec::from_duration(left);
+    nix::sys::select::pselect(None, &mut files, None, None, Some(&left), &SigSet::empty())
+}
+
+#[cfg(not(target_os = "macos"))]
 #[allow(unsafe_code)] // A file that is passed by number can only be taken by number.
 fn passed() -> OwnedFd {
     // SAFETY: LISTEN_PID and LISTEN_FDS say that file 3 is open and ours; nothing else in this process knows it.

@@ -12,7 +12,7 @@ use crate::{gcroots, look, memory, process};
 pub use helper_common::corpus::Target;
 
 /// One for each parser, by the name of its target and corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("store_path", store_path),
     ("text", text),
     ("memory", memory),
@@ -21,6 +21,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("link", link),
     ("status", status),
     ("printable", print),
+    ("records", process::check_records),
 ];
 
 /// Whatever is found is a store path and stands there; whatever stands there is found.

@@ -89,11 +89,7 @@ impl Helper {
 
     /// What is given up together with `path`: its mount, but never the root file system.
     fn area(&self, path: &Path) -> Result<PathBuf, Doubt> {
-        let table = self.proc.join("1/mountinfo");
-        let text = std::fs::read(&table).map_err(|error| {
-            Doubt::unreadable(&table, Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO)))
-        })?;
-        let point = look::mount_point(&text, path);
+        let point = look::mount_of(&self.proc, path)?;
         Ok(if point == Path::new("/") { path.parent().unwrap_or(path).to_owned() } else { point })
     }
 
@@ -158,7 +154,7 @@ impl Drop for Helper {
 
 impl Running {
     fn start(proc: &Path) -> io::Result<Self> {
-        let mut child = Command::new("/proc/self/exe")
+        let mut child = Command::new(own_program()?)
             .arg(ARGUMENT)
             .arg(proc)
             .env_clear()
@@ -203,6 +199,17 @@ impl Running {
         }
         Ok(())
     }
+}
+
+/// This very file, also when it was replaced.
+#[cfg(target_os = "linux")]
+fn own_program() -> io::Result<PathBuf> {
+    Ok("/proc/self/exe".into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn own_program() -> io::Result<PathBuf> {
+    std::env::current_exe()
 }
 
 /// The child's side: answers until its input ends.

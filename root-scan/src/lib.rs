@@ -10,7 +10,7 @@
 pub mod activation;
 pub mod answer;
 pub mod doubt;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), target_os = "linux"))]
 pub mod fuzz;
 pub mod gcroots;
 pub mod helper;

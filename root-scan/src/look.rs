@@ -1,17 +1,13 @@
 //! What lies at a path in somebody's home, and on which file system. Any of these calls may hang for ever, so the service only
 //! makes them in a child that it can kill ([`crate::helper`]).
 
-use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
 
 use crate::doubt::Doubt;
-use crate::sys;
 
 /// Looks paths up.
 pub trait Eyes {
@@ -49,96 +45,17 @@ pub enum Outcome {
 }
 
 /// Looks without a child, for the child itself and for tests.
-#[derive(Debug)]
-pub struct Direct<'a> {
-    root: BorrowedFd<'a>,
-    proc: &'a Path,
-    mounts: HashMap<(u64, u32, u32), Mount>,
-}
+pub use direct::Direct;
 
-impl<'a> Direct<'a> {
-    /// Absolute paths, and absolute links on the way, begin at `root`. `proc` is where procfs is mounted.
-    pub fn new(root: BorrowedFd<'a>, proc: &'a Path) -> Self {
-        Self { root, proc, mounts: HashMap::new() }
-    }
+#[cfg(target_os = "linux")]
+#[path = "look/linux.rs"]
+mod direct;
+#[cfg(target_os = "macos")]
+#[path = "look/macos.rs"]
+mod direct;
 
-    /// Looks at one path.
-    pub fn one(&mut self, path: &Path) -> Outcome {
-        let found = match sys::find(self.root, path) {
-            Ok(found) => found,
-            Err(Errno::EXDEV) => {
-                return sys::read_link(AT_FDCWD, path).map_or_else(Outcome::Unseen, Outcome::Magic);
-            }
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return self.absent(path).unwrap_or_else(Outcome::Unseen),
-            Err(errno) => return Outcome::Unseen(errno),
-        };
-        self.present(&found).unwrap_or_else(Outcome::Unseen)
-    }
-
-    fn present(&mut self, found: &OwnedFd) -> nix::Result<Outcome> {
-        let details = sys::details(found)?;
-        let mount = self.mount(found, &details)?;
-        match sys::read_link(found, "") {
-            Ok(text) => Ok(Outcome::Link { text, mount, owner: details.owner }),
-            // An empty path gives ENOENT for what is no link (man 2 readlink).
-            Err(Errno::ENOENT | Errno::EINVAL) => Ok(Outcome::Other(mount)),
-            Err(errno) => Err(errno),
-        }
-    }
-
-    /// The nearest existing parent is held open while we make sure that the next name is missing in it: so no mount or unmount
-    /// in between can pair the absence with the wrong file system.
-    fn absent(&mut self, path: &Path) -> nix::Result<Outcome> {
-        let mut missing = path;
-        while let Some(parent) = missing.parent() {
-            // With the dot, a symlink is followed.
-            match sys::find(self.root, &parent.join(".")) {
-                Ok(found) => {
-                    let name = missing.file_name().unwrap_or(OsStr::new("."));
-                    return match sys::status(&found, name) {
-                        Err(Errno::ENOENT) => self.absent_in(&found),
-                        Ok(status) if sys::is_plain(&status) => self.absent_in(&found),
-                        // There now, or a link that leads nowhere: no absence that anybody vouches for.
-                        Ok(_) => Ok(Outcome::Absent(None)),
-                        Err(errno) => Err(errno),
-                    };
-                }
-                Err(Errno::ENOENT | Errno::ENOTDIR) => missing = parent,
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok(Outcome::Absent(None))
-    }
-
-    fn absent_in(&mut self, parent: &OwnedFd) -> nix::Result<Outcome> {
-        // Without its key, an encrypted directory (fscrypt) has none of the names that it has with it.
-        let details = sys::details(parent)?;
-        if details.encrypted {
-            return Ok(Outcome::Absent(None));
-        }
-        Ok(Outcome::Absent(self.mount(parent, &details)?))
-    }
-
-    fn mount(&mut self, file: &OwnedFd, details: &sys::Details) -> nix::Result<Mount> {
-        let Some(key) = details.mount else { return Ok(None) };
-        if let Some(mount) = self.mounts.get(&key) {
-            return Ok(mount.clone());
-        }
-        let table = std::fs::read(self.proc.join("1/mountinfo")).map_err(|error| errno(&error))?;
-        let mount = match described(&table, key.0) {
-            // What a tmpfs held is gone with it, so each of them may be taken for the one before.
-            Some(text) if text.windows(7).any(|word| word == b" tmpfs ") => Some(text),
-            Some(mut text) => {
-                let id = nix::sys::statvfs::fstatvfs(file)?.filesystem_id();
-                text.extend_from_slice(format!(" {id:x}").as_bytes());
-                Some(text)
-            }
-            None => None,
-        };
-        self.mounts.insert(key, mount.clone());
-        Ok(mount)
-    }
-}
+/// What is given up together with `path` when it hangs: its mount, as the table of mounts has it.
+pub use direct::mount_of;
 
 impl Eyes for Direct<'_> {
     fn look(&mut self, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
@@ -146,10 +63,7 @@ impl Eyes for Direct<'_> {
     }
 }
 
-fn errno(error: &std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO))
-}
-
+#[cfg(any(target_os = "linux", test, fuzzing))]
 /// Mount point, root, type and source of the mount `id` (`man 5 proc_pid_mountinfo`).
 fn described(table: &[u8], id: u64) -> Option<Vec<u8>> {
     let line = table.split(|byte| *byte == b'\n').find(|line| line_id(line) == Some(id))?;
@@ -159,19 +73,27 @@ fn described(table: &[u8], id: u64) -> Option<Vec<u8>> {
     Some([point, root, behind.next()?, behind.next()?].join(&b' '))
 }
 
+#[cfg(any(target_os = "linux", test, fuzzing))]
 fn line_id(line: &[u8]) -> Option<u64> {
     str::from_utf8(line.split(|byte| *byte == b' ').next()?).ok()?.parse().ok()
 }
 
 /// The longest mount point in a `mountinfo` table at or above `path`, by the text alone.
-pub fn mount_point(table: &[u8], path: &Path) -> PathBuf {
+#[cfg(any(target_os = "linux", test, fuzzing))]
+pub(crate) fn mount_point(table: &[u8], path: &Path) -> PathBuf {
     let points =
         table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-    let above = points.map(unescaped).filter(|point| path.starts_with(point));
+    longest(points.map(unescaped), path)
+}
+
+/// The longest of these mount points at or above `path`, by the text alone.
+fn longest(points: impl Iterator<Item = PathBuf>, path: &Path) -> PathBuf {
+    let above = points.filter(|point| path.starts_with(point));
     above.max_by_key(|point| point.as_os_str().len()).unwrap_or_else(|| "/".into())
 }
 
 /// The kernel writes blanks and backslashes as three octal digits.
+#[cfg(any(target_os = "linux", test, fuzzing))]
 fn unescaped(text: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -242,7 +164,10 @@ pub(crate) fn check(table: &[u8]) {
 mod tests {
     use std::os::fd::AsFd;
 
+    use nix::fcntl::AT_FDCWD;
+
     use super::*;
+    use crate::sys;
 
     const TABLE: &[u8] = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
         30 22 0:31 /x /home/a\\040b rw - nfs4 server:/x rw,vers=4.2\n\

@@ -112,6 +112,8 @@ fn serve(places: &Places) -> ExitCode {
         },
         Err(NoSocket::NotActivated) => usage("no socket was passed: this is started by nix-root-scan.socket"),
         Err(NoSocket::Wrong(why)) => failed(&why),
+        #[cfg(target_os = "macos")]
+        Err(NoSocket::Failed(why)) => failed(&why),
     }
 }
 

@@ -3,19 +3,18 @@
 //! Once the `nix` user owns the database, root does not parse it any more: a child with that user's uid does.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::libc;
 use rusqlite::{Connection, OpenFlags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, gid_of, show, uid_of};
-use crate::system::{command, files};
+use crate::system::{command, files, kernel};
 
 /// How long another process may hold the database before we give up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,6 +25,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct BackUpDatabase {
     /// The database; a missing one (Nix was never used) is fine.
     pub path: PathBuf,
+    /// Whose it is by now, when its owner has checked it in an earlier step: then root copies its bytes and reads nothing in them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked_by: Option<String>,
 }
 
 impl BackUpDatabase {
@@ -38,7 +40,10 @@ impl Act for BackUpDatabase {
     type Before = ();
 
     fn changes(&self) -> String {
-        format!("checks {}, folds its write-ahead log in, keeps a copy", show(&self.path))
+        match &self.checked_by {
+            Some(user) => format!("keeps a copy of {}, which {user} has checked", show(&self.path)),
+            None => format!("checks {}, folds its write-ahead log in, keeps a copy", show(&self.path)),
+        }
     }
 
     fn undone_by(&self) -> String {
@@ -56,10 +61,16 @@ impl Act for BackUpDatabase {
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
         let owner = fs::symlink_metadata(&self.path)
             .with_context(|| format!("cannot look at {}", show(&self.path)))?;
-        if !owner.is_file() || owner.uid() != 0 {
-            bail!("{} is not a file of root's, and root does not parse what others own", show(&self.path));
+        match &self.checked_by {
+            Some(user) if owner.uid() != uid_of(user)? => {
+                bail!("{} does not belong to {user} by now", show(&self.path))
+            }
+            Some(_) => {}
+            None if !owner.is_file() || owner.uid() != 0 => {
+                bail!("{} is not a file of root's, and root does not parse what others own", show(&self.path))
+            }
+            None => check(&self.path)?,
         }
-        check(&self.path)?;
         copy_durably(&self.path, &self.copy(host))
             .with_context(|| format!("cannot copy {} to {}", show(&self.path), host.backups.display()))
     }
@@ -163,10 +174,18 @@ fn check(path: &Path) -> Result<()> {
 }
 
 fn copy_durably(from: &Path, to: &Path) -> io::Result<()> {
-    let mut source = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(from)?;
+    // Its directory may be another user's, who could have made anything of it: no link is followed on the way, no FIFO waited for.
+    let source = kernel::open_file(from)?;
+    let source = File::from(source);
+    let length = Some(source.metadata()?).filter(|source| source.is_file()).map(|source| source.len());
+    let length = length.ok_or_else(|| io::Error::other("it is not a regular file"))?;
+    let room = rustix::fs::statvfs(to.parent().unwrap_or(to))?;
+    if length > room.f_bavail.saturating_mul(room.f_frsize) {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     let _ = fs::remove_file(to);
     let mut copy: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
-    io::copy(&mut source, &mut copy)?;
+    io::copy(&mut source.take(length), &mut copy)?;
     copy.sync_all()?;
     files::sync_parent(to)
 }
@@ -193,7 +212,7 @@ mod tests {
         let path = database(dir.path());
         let writer = Connection::open(&path).unwrap();
         writer.execute_batch("INSERT INTO t VALUES (2);").unwrap();
-        let action = BackUpDatabase { path };
+        let action = BackUpDatabase { path, checked_by: None };
         action.apply(&host, &()).unwrap();
         action.apply(&host, &()).unwrap();
         let copy = Connection::open(host.backups.join("db.sqlite")).unwrap();
@@ -218,6 +237,6 @@ mod tests {
         let link = dir.path().join("link.sqlite");
         std::os::unix::fs::symlink(database(dir.path()), &link).unwrap();
         assert!(check(&link).is_err());
-        assert!(BackUpDatabase { path: link }.apply(&host(dir.path()), &()).is_err());
+        assert!(BackUpDatabase { path: link, checked_by: None }.apply(&host(dir.path()), &()).is_err());
     }
 }

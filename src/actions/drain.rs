@@ -62,7 +62,7 @@ pub fn drain(host: &Host<'_>, processes: &Processes<'_>, timeout: Duration) -> R
             host.observer.advance(
                 start.elapsed().as_secs(),
                 timeout.as_secs(),
-                "s waiting for root's own commands",
+                "s waiting for commands that work without a daemon",
             );
         } else if !running.builds.is_empty() {
             idle_since = Instant::now();

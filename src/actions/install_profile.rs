@@ -1,6 +1,6 @@
-//! The archive's Nix, and its certificates, come into a profile.
+//! A Nix comes into a profile: the archive's, with its certificates, or one that is in the store already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -16,11 +16,14 @@ use super::register_paths::OwnersNix;
 use super::unpack_archive::Unpacked;
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::system::command;
+use crate::types::StorePath;
 
 /// The command of the child that gives a profile back.
 pub const COMMAND: &str = "internal-restore-profile";
 /// What this step's records are called in the run's backups.
 const KEY: &str = "profile";
+/// Where Nix keeps indirect roots: a link to each link that keeps a path alive.
+const ROOTS: &str = "/nix/var/nix/gcroots/auto";
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct InstallProfile {
     pub home: PathBuf,
     /// The store.
     pub store: PathBuf,
+    /// The Nix, where it does not come from an archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nix: Option<StorePath>,
 }
 
 /// What was there.
@@ -43,6 +49,9 @@ pub struct InstallProfile {
 pub struct Was {
     /// The profile and its generations: names and targets of links.
     links: BTreeMap<String, String>,
+    /// Names of Nix's indirect roots for generations of the profile.
+    #[serde(default)]
+    roots: BTreeSet<String>,
     /// The newest row of the database.
     last_row: i64,
 }
@@ -51,13 +60,23 @@ impl InstallProfile {
     fn owner(&self) -> Owner<'_> {
         Owner { user: &self.user, group: &self.group }
     }
+
+    /// What comes into the profile, Nix itself first.
+    fn programs(&self, host: &Host<'_>) -> Result<Vec<StorePath>> {
+        if let Some(nix) = &self.nix {
+            return Ok(vec![nix.clone()]);
+        }
+        let contents = Unpacked::load(host)?.context("nothing was unpacked")?.contents;
+        Ok(std::iter::once(contents.nix).chain(contents.certificates).collect())
+    }
 }
 
 impl Act for InstallProfile {
     type Before = Was;
 
     fn changes(&self) -> String {
-        format!("installs the archive's Nix into {}, as {}", show(&self.profile), self.user)
+        let nix = self.nix.as_ref().map_or_else(|| "the archive's Nix".to_owned(), StorePath::to_string);
+        format!("installs {nix} into {}, as {}", show(&self.profile), self.user)
     }
 
     fn undone_by(&self) -> String {
@@ -69,21 +88,23 @@ impl Act for InstallProfile {
     }
 
     fn capture(&self, _: &Host<'_>) -> Result<Was> {
-        Ok(Was { links: links(&self.profile)?, last_row: self.owner().last_row()? })
+        Ok(Was {
+            links: links(&self.profile)?,
+            roots: roots(Path::new(ROOTS), &self.profile)?,
+            last_row: self.owner().last_row()?,
+        })
     }
 
     fn apply(&self, host: &Host<'_>, _: &Was) -> Result<()> {
-        let unpacked = Unpacked::load(host)?.context("nothing was unpacked")?;
-        let contents = &unpacked.contents;
-        let programs = [Some(&contents.nix), contents.certificates.as_ref()];
+        let programs = self.programs(host)?;
         let output = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
-            .command(&unpacked, "nix-env")?
+            .command(&programs[0], "nix-env")?
             .arg("--profile")
             .arg(&self.profile)
             .arg("--install")
-            .args(programs.into_iter().flatten().map(|path| path.to_path()))
+            .args(programs.iter().map(StorePath::to_path))
             .output()
-            .context("cannot start the archive's nix-env")?;
+            .with_context(|| format!("cannot start nix-env of {}", programs[0]))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("cannot install Nix into {}: {}", show(&self.profile), said.trim());
@@ -94,7 +115,7 @@ impl Act for InstallProfile {
     fn undo(&self, host: &Host<'_>, was: &Was) -> Result<()> {
         let output = command::own_child(COMMAND, uid_of(&self.user)?, gid_of(&self.group)?)
             .arg(&self.profile)
-            .arg(serde_json::to_string(&was.links)?)
+            .arg(serde_json::to_string(was)?)
             .output()
             .context("cannot start the child that gives the profile back")?;
         if !output.status.success() {
@@ -109,9 +130,9 @@ impl Act for InstallProfile {
 /// The child: gives back a profile's links, with the rights of the store's owner.
 pub fn child_main(args: &[OsString]) -> u8 {
     let work = || -> Result<()> {
-        let [profile, was] = args else { bail!("{COMMAND} takes a profile and its links") };
-        let was = serde_json::from_slice(was.as_encoded_bytes()).context("cannot read the links")?;
-        restore(Path::new(profile), &was)
+        let [profile, was] = args else { bail!("{COMMAND} takes a profile and what was there") };
+        let was = serde_json::from_slice(was.as_encoded_bytes()).context("cannot read what was there")?;
+        restore(Path::new(profile), Path::new(ROOTS), &was)
     };
     match work() {
         Ok(()) => 0,
@@ -124,7 +145,8 @@ pub fn child_main(args: &[OsString]) -> u8 {
 
 /// Takes the first new generation away: that one is ours. Where the profile leads to a later one, somebody went on from ours,
 /// and everything stays.
-fn restore(profile: &Path, was: &BTreeMap<String, String>) -> Result<()> {
+fn restore(profile: &Path, auto: &Path, was: &Was) -> Result<()> {
+    let Was { links: was, roots: old_roots, .. } = was;
     let now = links(profile)?;
     let name = base_name(profile)?;
     let new = now.keys().filter(|link| !was.contains_key(*link)).filter_map(|link| generation(&name, link));
@@ -143,6 +165,12 @@ fn restore(profile: &Path, was: &BTreeMap<String, String>) -> Result<()> {
         return Ok(());
     }
     let ours = profile.with_file_name(ours);
+    // Before the generation: without that, nothing would tell which root is ours.
+    for root in roots(auto, profile)?.difference(old_roots).map(|root| auto.join(root)) {
+        if fs::read_link(&root).is_ok_and(|target| target == ours) {
+            fs::remove_file(&root).with_context(|| format!("cannot remove {}", show(&root)))?;
+        }
+    }
     fs::remove_file(&ours).with_context(|| format!("cannot remove {}", show(&ours)))
 }
 
@@ -167,6 +195,21 @@ fn links(profile: &Path) -> Result<BTreeMap<String, String>> {
     Ok(links)
 }
 
+/// The names of the links in `auto` that lead to generations of the profile.
+fn roots(auto: &Path, profile: &Path) -> Result<BTreeSet<String>> {
+    let name = base_name(profile)?;
+    let entries = match fs::read_dir(auto) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        other => other.with_context(|| format!("cannot read {}", show(auto)))?,
+    };
+    let is_ours = |target: PathBuf| {
+        let link = target.file_name().and_then(|link| link.to_str());
+        target.parent() == profile.parent() && link.is_some_and(|link| generation(&name, link).is_some())
+    };
+    let leads = |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(is_ours);
+    Ok(entries.flatten().filter(leads).filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
 fn base_name(profile: &Path) -> Result<String> {
     Ok(profile.file_name().and_then(|name| name.to_str()).context("a profile has a name")?.to_owned())
 }
@@ -186,12 +229,29 @@ mod tests {
         for (name, target) in now {
             symlink(target, dir.path().join(name)).unwrap();
         }
-        let was = was.iter().map(|(name, target)| ((*name).to_owned(), (*target).to_owned())).collect();
+        let links_then =
+            was.iter().map(|(name, target)| ((*name).to_owned(), (*target).to_owned())).collect();
         let profile = dir.path().join("default");
-        restore(&profile, &was).unwrap();
+        // Nix makes a root for each generation; and somebody else's leads elsewhere.
+        let auto = dir.path().join("auto");
+        fs::create_dir(&auto).unwrap();
+        symlink("/home/alice/result", auto.join("alice")).unwrap();
+        for (name, _) in now.iter().filter(|(name, _)| *name != "default") {
+            symlink(dir.path().join(name), auto.join(format!("root-of-{name}"))).unwrap();
+        }
+        let of_generation = |name: &str| was.iter().any(|(was, _)| *was == name);
+        let old = roots(&auto, &profile).unwrap();
+        let roots_then =
+            old.into_iter().filter(|root| of_generation(root.trim_start_matches("root-of-"))).collect();
+        let was = Was { links: links_then, roots: roots_then, last_row: 0 };
+        restore(&profile, &auto, &was).unwrap();
         let once = links(&profile).unwrap();
-        restore(&profile, &was).unwrap();
+        restore(&profile, &auto, &was).unwrap();
         assert_eq!(links(&profile).unwrap(), once, "twice is once");
+        let kept: Vec<_> =
+            once.keys().filter(|name| *name != "default").map(|name| format!("root-of-{name}")).collect();
+        assert_eq!(roots(&auto, &profile).unwrap().into_iter().collect::<Vec<_>>(), kept, "a root for each");
+        assert!(auto.join("alice").symlink_metadata().is_ok());
         once
     }
 

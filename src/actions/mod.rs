@@ -28,6 +28,7 @@ mod install_program;
 mod keep_files;
 mod keep_stopped;
 mod load_apparmor_profile;
+mod no_writers;
 mod purge_home;
 mod purge_packages;
 mod put_symlink;
@@ -240,6 +241,8 @@ actions! {
     "stop-units" => StopUnits(stop_units::StopUnits),
     /// Nothing of Nix runs, in either direction.
     "keep-stopped" => KeepStopped(keep_stopped::KeepStopped),
+    /// Nobody has a file of the store open for writing.
+    "no-writers" => NoWriters(no_writers::NoWriters),
     /// Units are started.
     "start-units" => StartUnits(start_units::StartUnits),
     /// Nix's database is checked, its log folded in, and a copy kept.

@@ -13,6 +13,7 @@ use super::added_paths::Owner;
 use super::unpack_archive::Unpacked;
 use super::{Act, Host, gid_of, uid_of};
 use crate::system::command;
+use crate::types::StorePath;
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -60,7 +61,7 @@ impl Act for RegisterPaths {
     fn apply(&self, host: &Host<'_>, _: &i64) -> Result<()> {
         let unpacked = Unpacked::load(host)?.context("nothing was unpacked")?;
         let mut child = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
-            .command(&unpacked, "nix-store")?
+            .command(&unpacked.contents.nix, "nix-store")?
             .arg("--load-db")
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
@@ -85,7 +86,7 @@ impl Act for RegisterPaths {
     }
 }
 
-/// Programs of an unpacked Nix, run as the store's owner: never as root (DESIGN section 5).
+/// Programs of a Nix in the store, run as the store's owner: never as root (DESIGN section 5).
 pub(super) struct OwnersNix<'a> {
     pub user: &'a str,
     pub group: &'a str,
@@ -94,8 +95,8 @@ pub(super) struct OwnersNix<'a> {
 
 impl OwnersNix<'_> {
     /// A command that opens the store itself, without a daemon, whatever `nix.conf` says by now.
-    pub(super) fn command(&self, unpacked: &Unpacked, program: &str) -> Result<Command> {
-        let path = unpacked.contents.nix.to_path().join("bin").join(program);
+    pub(super) fn command(&self, nix: &StorePath, program: &str) -> Result<Command> {
+        let path = nix.to_path().join("bin").join(program);
         let mut command = command::clean(&path.to_string_lossy());
         command
             .uid(uid_of(self.user)?)

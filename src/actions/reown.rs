@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, gid_of, show, uid_of};
-use crate::reown::{self, Listed, Outcome, Progress, ReownError, Rule, Tree};
+use crate::reown::{self, Listed, Outcome, Plain, Progress, ReownError, Rule, Tree};
 use crate::system::kernel;
 use crate::types::SubidRange;
 
@@ -35,8 +35,14 @@ pub struct Reown {
     pub user: String,
     /// The new group, by name.
     pub group: String,
-    /// Uids besides root's whose files change hands: the build users'.
+    /// Uids besides root's whose files change hands: the build users', and the person's whose the tree was.
     pub also_from: Vec<u32>,
+    /// Whose most of it is: root's, unless a person owned the tree.
+    #[serde(default = "of_root")]
+    pub plain: Plain,
+    /// Directories, relative to it, that everybody may write to although a person owned the tree.
+    #[serde(default)]
+    pub may_be_open: Vec<PathBuf>,
     /// Uids that builds have since: what they left behind goes to root when this is undone.
     pub left_overs: SubidRange,
 }
@@ -63,6 +69,7 @@ impl Reown {
             ),
             (&outcome.refused, "are immutable or append-only; see lsattr, and use chattr -i -a"),
             (&outcome.unsettled, "kept changing; end the processes that change them"),
+            (&outcome.open, "can be written to by others than their owner; see getfacl, and use chmod go-w"),
         ];
         let left: Vec<_> = left.into_iter().filter(|(list, _)| list.count > 0).collect();
         if left.is_empty() {
@@ -103,18 +110,22 @@ impl Act for Reown {
 
     fn changes(&self) -> String {
         let what = if self.include_root { "" } else { "what is in " };
-        let builds = if self.also_from.is_empty() { "" } else { " or a build user" };
-        format!(
-            "gives {what}{}, as far as root{builds} owns it, to {}:{}",
-            show(&self.root),
-            self.user,
-            self.group
-        )
+        let owners = match (self.plain == Plain::ROOT, self.also_from.is_empty()) {
+            (true, true) => "root owns it".to_owned(),
+            (true, false) => "root or a build user owns it".to_owned(),
+            (false, _) => format!("root, a build user or uid {} owns it", self.plain.uid),
+        };
+        format!("gives {what}{}, as far as {owners}, to {}:{}", show(&self.root), self.user, self.group)
     }
 
     fn undone_by(&self) -> String {
-        "gives it back to root, and every exception to whom it belonged; what was added since becomes root's"
-            .to_owned()
+        let owner = match self.plain {
+            Plain::ROOT => "root".to_owned(),
+            Plain { uid, .. } => format!("uid {uid}"),
+        };
+        format!(
+            "gives it back to {owner}, and every exception to whom it belonged; what was added since goes along"
+        )
     }
 
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {
@@ -127,7 +138,13 @@ impl Act for Reown {
 
     fn apply(&self, host: &Host<'_>, _: &Option<u32>) -> Result<()> {
         let from = std::iter::once(0).chain(self.also_from.iter().copied()).collect();
-        let rule = Rule { from, to_uid: uid_of(&self.user)?, to_gid: gid_of(&self.group)? };
+        let rule = Rule {
+            plain: self.plain,
+            may_be_open: self.may_be_open.clone(),
+            from,
+            to_uid: uid_of(&self.user)?,
+            to_gid: gid_of(&self.group)?,
+        };
         let record = self.record(host);
         let outcome = self
             .watched(host, |progress| reown::reown(&self.tree(), &rule, &record, progress, host.cancelled))?;
@@ -143,10 +160,15 @@ impl Act for Reown {
             .map_or_else(|| uid_of(&self.user), Ok)
             .context("its owner is needed to know what was changed")?;
         let outcome = self.watched(host, |progress| {
-            reown::restore(&self.tree(), &record, owner, Some(self.left_overs), progress, host.cancelled)
+            let builds = Some(self.left_overs);
+            reown::restore(&self.tree(), self.plain, &record, owner, builds, progress, host.cancelled)
         })?;
         self.settle(host, &outcome)
     }
+}
+
+fn of_root() -> Plain {
+    Plain::ROOT
 }
 
 fn report(host: &Host<'_>, root: &Path, outcome: &Outcome) {

@@ -166,6 +166,7 @@ impl Runner {
             observer: &progress,
             cancelled: &cancelled,
             keep_partial: false,
+            work_places: paths::WORK_PLACES,
         };
         engine.conflicts(run)
     }
@@ -189,6 +190,7 @@ impl Runner {
             observer: &progress,
             cancelled: &cancelled,
             keep_partial,
+            work_places: paths::WORK_PLACES,
         };
         let ended = work(&mut engine);
         let touched = progress.touched() > 0;

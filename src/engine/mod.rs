@@ -24,6 +24,7 @@ use crate::actions::conflict::{Choice, Choices, Conflict, Keep, Scan};
 use crate::actions::{Host, Observer};
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState};
 use crate::plan::{Plan, Step};
+use crate::system::files::sync_file_systems;
 use crate::system::{checkpoint, kernel};
 
 /// Who watches a run, step by step.
@@ -123,6 +124,9 @@ pub struct Engine<'a> {
     pub cancelled: &'a AtomicBool,
     /// Leaves what was done when a step fails.
     pub keep_partial: bool,
+    /// Directories on whose file systems steps work. These are synced before a step is recorded as done or undone: the journal's own may
+    /// be another one, and account tools do not sync all that they write.
+    pub work_places: &'a [&'a str],
 }
 
 impl std::fmt::Debug for Engine<'_> {
@@ -263,6 +267,7 @@ impl<'a> Engine<'a> {
         };
         checkpoint::reach(&format!("do:{}:recorded", step.id));
         step.action.apply(host, &captured)?;
+        self.sync()?;
         checkpoint::reach(&format!("do:{}:applied", step.id));
         self.journal.set_step(run, index, StepState::Done, None)?;
         checkpoint::reach(&format!("do:{}:done", step.id));
@@ -315,10 +320,18 @@ impl<'a> Engine<'a> {
         self.journal.set_step(run, index, StepState::Undoing, None)?;
         checkpoint::reach(&format!("undo:{}:recorded", step.id));
         step.action.undo(host, captured)?;
+        self.sync()?;
         checkpoint::reach(&format!("undo:{}:applied", step.id));
         self.journal.set_step(run, index, StepState::Undone, None)?;
         checkpoint::reach(&format!("undo:{}:done", step.id));
         Ok(())
+    }
+
+    /// A power cut must not take back what is recorded.
+    fn sync(&self) -> Result<()> {
+        sync_file_systems(self.work_places).map_err(|(path, error)| {
+            anyhow::Error::new(error).context(format!("cannot sync the file system of {}", path.display()))
+        })
     }
 
     /// Whether somebody has to choose before this run is undone. All conflicts are found before the first step is undone.

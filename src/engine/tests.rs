@@ -92,6 +92,7 @@ impl Bench {
             observer: &recorder,
             cancelled: &cancelled,
             keep_partial,
+            work_places: &[],
         };
         let ending = work(&mut engine).unwrap();
         (recorder.0.into_inner().unwrap().join(" "), ending)
@@ -225,6 +226,7 @@ fn an_unknown_action_in_the_journal_is_refused() {
         observer: &recorder,
         cancelled: &cancelled,
         keep_partial: false,
+        work_places: &[],
     };
     let error = format!("{:#}", engine.resume(&run).unwrap_err());
     assert!(error.contains("does not know") && error.contains("frobnicate"), "{error}");

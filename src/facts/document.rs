@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{NixVersion, SubidEntry, SubidRange, UnitName};
+use crate::types::{NixVersion, StorePath, SubidEntry, SubidRange, UnitName};
 
 /// All that is known of a machine. Serialised, it is the document of `inspect --json`.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub struct Facts {
     pub init: Init,
     /// Who put Nix here.
     pub flavour: Flavour,
+    /// Of an installation whose store a person owns: that person.
+    pub single_user: Option<SingleUser>,
     /// Every Nix found, the one that the daemon runs first.
     pub nix: Vec<NixBinary>,
     /// `/nix/store`.
@@ -46,6 +48,9 @@ pub struct Facts {
     pub mounts: Vec<Mount>,
     /// What the kernel says of user namespaces.
     pub user_namespaces: UserNamespaces,
+    /// `fs.protected_hardlinks` is not 0: nobody makes a hard link to a file that is not his and that he cannot write. `None` when
+    /// the kernel does not say.
+    pub protected_hardlinks: Option<bool>,
     /// `/etc/subuid`.
     pub subuid: Vec<SubidEntry>,
     /// `/etc/subgid`.
@@ -56,6 +61,8 @@ pub struct Facts {
     pub users: Vec<Account>,
     /// Local groups, in the order of `/etc/group`.
     pub groups: Vec<Group>,
+    /// Directories that a run has to write to, on file systems that are mounted read-only.
+    pub read_only: Vec<PathBuf>,
     /// Bytes free, for root, on the file system that holds this tool's journal and backups; `None` when it does not say.
     pub backup_free_bytes: Option<u64>,
     /// What could not be read, and why.
@@ -95,6 +102,21 @@ pub enum Init {
         /// `/proc/1/comm`.
         name: String,
     },
+}
+
+/// The person who owns the store of a single-user installation.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+pub struct SingleUser {
+    /// Owner of the store.
+    pub uid: u32,
+    /// Group of the store.
+    pub gid: u32,
+    /// Name of the account, when a local file has it.
+    pub name: Option<String>,
+    /// The person's own directories among profiles and GC roots, relative to `/nix/var/nix`, in the order of their names.
+    pub own_directories: Vec<PathBuf>,
+    /// The store path of the Nix that the person uses.
+    pub nix: Option<StorePath>,
 }
 
 /// Who installed Nix. The marks are those of `research/installers.md` section 3.

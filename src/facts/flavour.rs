@@ -28,6 +28,7 @@ pub(crate) fn gather(reader: &Reader<'_>, clues: &Clues<'_>) -> Flavour {
     whole_system(reader, clues)
         .or_else(|| unprivileged(clues))
         .or_else(|| fork(reader, clues))
+        .or_else(|| single_user(clues))
         .or_else(|| packages(clues))
         .or_else(|| installer(reader, clues))
         .or_else(|| script(clues))
@@ -134,17 +135,21 @@ fn installer(reader: &Reader<'_>, clues: &Clues<'_>) -> Option<Flavour> {
     determinate.then_some(Flavour::DeterminateUpstream)
 }
 
-/// The official script leaves no mark of its own: a daemon in the store with build users, or a store that a person owns.
+/// A store with its database that a person owns, and nothing that starts a daemon, wherever the programs come from: a package of
+/// Nix alone is used in this way, too.
+fn single_user(clues: &Clues<'_>) -> Option<Flavour> {
+    let owner = clues.store.map(|store| store.uid).filter(|owner| *owner != 0)?;
+    let same = clues.database.is_none_or(|database| database.uid == owner);
+    let single = same && daemon_units(clues).next().is_none();
+    single.then_some(Flavour::OfficialSingleUser { owner })
+}
+
+/// The official script leaves no mark of its own but a daemon in the store with build users.
 fn script(clues: &Clues<'_>) -> Option<Flavour> {
     let store = clues.store?;
     let mut daemons = daemon_units(clues).filter_map(|unit| unit.exec_start.as_ref());
     let in_store = daemons.next().is_some_and(|program| program.starts_with("/nix"));
-    if store.uid == 0 && in_store && clues.build_users.group.is_some() {
-        return Some(Flavour::OfficialMultiUser);
-    }
-    let same = clues.database.is_none_or(|database| database.uid == store.uid);
-    let single = store.uid != 0 && same && daemon_units(clues).next().is_none();
-    single.then_some(Flavour::OfficialSingleUser { owner: store.uid })
+    (store.uid == 0 && in_store && clues.build_users.group.is_some()).then_some(Flavour::OfficialMultiUser)
 }
 
 /// Units that start a daemon or listen for one, and are not masked.

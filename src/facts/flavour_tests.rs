@@ -153,11 +153,17 @@ fn official_script() {
         .store()
         .file("/nix/store/#-nix-2.34.8/bin/nix", "")
         .link("/home/alice/.nix-profile", "/nix/store/#-nix-2.34.8")
+        .file("/nix/var/nix/profiles/per-user/alice/profile", "")
+        .file("/nix/var/nix/profiles/per-user/bob/profile", "")
         .owner("/nix/store", 1000)
         .owner("/nix/var/nix/db/db.sqlite", 1000);
     let facts = single.gather();
     assert_eq!(facts.flavour, Flavour::OfficialSingleUser { owner: 1000 });
     assert_eq!(facts.nix[0].path, Path::new("/home/alice/.nix-profile/bin/nix"));
+    let person = facts.single_user.unwrap();
+    assert_eq!((person.uid, person.name.as_deref()), (1000, Some("alice")));
+    assert_eq!(person.own_directories, [Path::new("profiles/per-user/alice")]);
+    assert_eq!(person.nix.unwrap().base_name().get(33..), Some("nix-2.34.8"));
 }
 
 #[test]

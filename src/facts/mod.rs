@@ -23,11 +23,13 @@ mod os;
 mod owners;
 mod packages;
 mod processes;
+mod read_only;
 mod reader;
 mod root_jobs;
 #[cfg(any(test, feature = "checkpoints"))]
 pub mod sample;
 mod shell;
+mod single_user;
 mod store;
 mod subids;
 mod units;
@@ -82,16 +84,19 @@ pub fn gather(machine: &Machine) -> Facts {
     let daemon_user = units.iter().filter(|unit| unit.name.as_str().starts_with("nix-daemon"));
     let daemon_user = daemon_user.filter_map(|unit| unit.user.as_deref()).next();
     Facts {
+        single_user: single_user::gather(&reader, &flavour, store.as_ref(), &nix),
         flavour,
         processes: processes::gather(&reader, &build_users, &subuid, &nix_conf, daemon_user),
         shell_snippets: shell::gather(&reader),
         mounts: mounts::gather(&reader),
         user_namespaces: userns::gather(&reader),
+        protected_hardlinks: reader.text("/proc/sys/fs/protected_hardlinks").map(|value| value.trim() != "0"),
         subgid: subids::gather(&reader, "/etc/subgid"),
         owners: owners::gather(&reader, &daemon_files),
         root_jobs: root_jobs::gather(&reader),
         access_control: access_control::gather(&reader),
         foreign_ids: foreign_ids::gather(&reader),
+        read_only: read_only::gather(&reader),
         backup_free_bytes: store::free_for_backups(&reader),
         users: reader.accounts.users.clone(),
         groups: reader.accounts.groups.clone(),

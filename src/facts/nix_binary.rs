@@ -8,7 +8,7 @@ use super::machine::As;
 use super::packages::Package;
 use super::reader::Reader;
 use super::{NixBinary, Unit};
-use crate::types::{NixVersion, StorePath};
+use crate::types::{NixVersion, STORE_DIR, StorePath};
 
 /// Directories where a Nix may lie, besides the one the daemon's unit names.
 const DIRECTORIES: [&str; 8] = [
@@ -21,6 +21,8 @@ const DIRECTORIES: [&str; 8] = [
     "/opt/nix/bin",
     "/root/.nix-profile/bin",
 ];
+/// The same in the home of the person who owns the store, where one does.
+const OWNERS_LINKS: [&str; 2] = [".nix-profile/bin", ".local/state/nix/profile/bin"];
 /// Names of store paths that hold a Nix, the longest first.
 const PACKAGE_NAMES: [&str; 7] =
     ["determinate-nix-", "nix-everything-", "nix-super-", "nix-cli-", "nix-daemon-", "lix-", "nix-"];
@@ -39,9 +41,13 @@ pub(crate) fn candidates(reader: &Reader<'_>, units: &[Unit]) -> Vec<Candidate> 
         .iter()
         .filter(|unit| unit.name.as_str() == "nix-daemon.service" && unit.file_state != "masked")
         .find_map(|unit| unit.exec_start.clone());
-    let homes =
-        reader.accounts.users.iter().filter(|user| user.uid >= 1000 && user.home.starts_with("/home"));
-    let profiles = homes.map(|user| user.home.join(".nix-profile/bin"));
+    let owner = reader.path_owner(STORE_DIR).map(|owner| owner.uid).filter(|uid| *uid != 0);
+    let (owners, others): (Vec<_>, Vec<_>) =
+        reader.accounts.users.iter().partition(|user| Some(user.uid) == owner);
+    // With `use-xdg-base-directories` the link of a profile lies elsewhere.
+    let of_owner = owners.iter().flat_map(|user| OWNERS_LINKS.map(|link| user.home.join(link)));
+    let people = others.iter().filter(|user| user.uid >= 1000 && user.home.starts_with("/home"));
+    let profiles = of_owner.chain(people.map(|user| user.home.join(OWNERS_LINKS[0])));
     let directories: Vec<_> = DIRECTORIES.iter().map(PathBuf::from).chain(profiles).collect();
     let in_directory = |directory: &PathBuf| {
         ["nix-daemon", "nix"].iter().map(|name| directory.join(name)).find(|path| reader.machine.exists(path))

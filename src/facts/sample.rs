@@ -56,6 +56,7 @@ pub fn debian_sample() -> Facts {
                 "nix-setup-systemd 2.34.8+dfsg-1".to_owned(),
             ],
         },
+        single_user: None,
         nix: vec![NixBinary {
             path: "/usr/bin/nix-daemon".into(),
             real_path: "/usr/bin/nix".into(),
@@ -141,6 +142,7 @@ pub fn debian_sample() -> Facts {
             apparmor_parser: false,
             probe: Ok(()),
         },
+        protected_hardlinks: Some(true),
         subuid: parse("alice:100000:65536\n"),
         subgid: parse("alice:100000:65536\n"),
         owners: vec![
@@ -171,6 +173,7 @@ pub fn debian_sample() -> Facts {
             group("nix-users", 997, vec!["alice".to_owned()]),
             group("alice", 1000, vec![]),
         ],
+        read_only: vec![],
         backup_free_bytes: Some(20 << 30),
         unread: vec![],
     }

@@ -1,8 +1,8 @@
 //! Kinds of installation that are not migrated, and why (DESIGN section 8).
 
-use super::Severity::Blocker;
+use super::Severity::{Blocker, Warning};
 use super::{Check, Options, Seen};
-use crate::facts::{Facts, Flavour};
+use crate::facts::{Facts, Flavour, SingleUser};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -32,9 +32,21 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         key: "flavour-single-user",
-        severity: Blocker,
-        title: "a single-user installation has no daemon to replace",
+        severity: Warning,
+        title: "a single-user installation becomes one for everybody, with an unprivileged daemon",
         see: single_user,
+    },
+    Check {
+        key: "single-user-nix-missing",
+        severity: Blocker,
+        title: "the single-user installation has no Nix that could become the daemon",
+        see: single_user_without_nix,
+    },
+    Check {
+        key: "single-user-owner",
+        severity: Blocker,
+        title: "the store belongs already to the account that is to own it",
+        see: single_user_is_nix,
     },
     Check {
         key: "flavour-foreign-unprivileged",
@@ -96,13 +108,34 @@ fn system_manager(facts: &Facts, _: &Options) -> Option<Seen> {
 }
 
 fn single_user(facts: &Facts, _: &Options) -> Option<Seen> {
-    let Flavour::OfficialSingleUser { owner } = facts.flavour else { return None };
-    let name = facts.users.iter().find(|user| user.uid == owner).map_or("a user", |user| user.name.as_str());
+    let person = facts.single_user.as_ref()?;
+    let name = name_of(person);
     Some(
-        Seen::new(format!("/nix/store belongs to {name} (uid {owner}), and no daemon is installed")).remedy(
-            "nothing here runs as root; install a multi-user Nix first if several people are to use it",
-        ),
+        Seen::new(format!("/nix/store belongs to {name} (uid {}), and no daemon is installed", person.uid)).remedy(format!(
+            "{name} keeps profiles and roots and becomes a user like others (trusted-users in nix.conf makes more of it); but \
+             everybody will use what {name} could write to until now: where {name} is not trusted that far, install a Nix anew instead"
+        )),
     )
+}
+
+fn single_user_without_nix(facts: &Facts, options: &Options) -> Option<Seen> {
+    let person = facts.single_user.as_ref()?;
+    (facts.nix.is_empty() && !options.brings_nix).then(|| {
+        Seen::new(format!("neither the profile of {} nor the usual places hold one", name_of(person)))
+            .remedy("bring one along with migrate --nix-archive FILE")
+    })
+}
+
+fn single_user_is_nix(facts: &Facts, options: &Options) -> Option<Seen> {
+    let person = facts.single_user.as_ref()?;
+    (name_of(person) == options.nix_user).then(|| {
+        Seen::new(format!("/nix/store belongs to {}, and no daemon is installed", options.nix_user))
+            .remedy("name another user with --nix-user, or give /nix to root first")
+    })
+}
+
+fn name_of(person: &SingleUser) -> String {
+    person.name.clone().unwrap_or_else(|| format!("uid {}", person.uid))
 }
 
 fn foreign_unprivileged(facts: &Facts, _: &Options) -> Option<Seen> {

@@ -36,6 +36,12 @@ pub(super) const CHECKS: &[Check] = &[
         title: "nix.conf lets builds run without a sandbox, and the store's file system cannot let them make their outputs",
         see: no_access_lists,
     },
+    Check {
+        key: "hard-links-unprotected",
+        severity: Blocker,
+        title: "anybody can make hard links to files that are root's alone, so root's files below /nix may not be Nix's",
+        see: unprotected_links,
+    },
 ];
 
 fn no_systemd(facts: &Facts, _: &Options) -> Option<Seen> {
@@ -107,6 +113,21 @@ fn no_access_lists(facts: &Facts, _: &Options) -> Option<Seen> {
     (facts.unsandboxed_builds() != Unsandboxed::Never).then(|| {
         Seen::new(format!("the file system of {} has no access control lists", store.path.display()))
             .remedy("turn them on (zfs: acltype=posixacl), or set sandbox = true in nix.conf")
+    })
+}
+
+/// A build user could link the store to `/etc/shadow`; account tools replace that file, and then nothing tells its old inode, with
+/// everybody's password hashes, from a file of the store.
+fn unprotected_links(facts: &Facts, options: &Options) -> Option<Seen> {
+    // What is migrated already has changed hands, and a rollback takes nothing from root.
+    let changes_hands = !options.installing && facts.flavour != Flavour::Unprivileged;
+    (changes_hands && facts.protected_hardlinks == Some(false)).then(|| {
+        Seen::new("fs.protected_hardlinks is 0")
+            .remedy(
+                "forbid it, and make that last in /etc/sysctl.d; a file below /nix/store that not everybody can read \
+                 may be such a link: see find /nix/store -type f ! -perm -o=r",
+            )
+            .command(&["sysctl", "-w", "fs.protected_hardlinks=1"])
     })
 }
 

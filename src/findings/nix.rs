@@ -3,7 +3,7 @@
 use super::Severity::{Blocker, Warning};
 use super::{Check, Options, Seen};
 use crate::facts::{Facts, Flavour, NixBinary};
-use crate::types::NixVersion;
+use crate::types::{NixVersion, StorePath};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -53,7 +53,11 @@ fn version_unknown(facts: &Facts, options: &Options) -> Option<Seen> {
 /// brought along, the one that is there does not matter.
 fn daemon<'f>(facts: &'f Facts, options: &Options) -> Option<(&'f NixBinary, Option<&'f NixVersion>)> {
     let upstream = !matches!(facts.flavour, Flavour::Lix | Flavour::DeterminateNix | Flavour::None);
-    let binary = facts.nix.iter().find(|nix| nix.runs_daemon).or_else(|| facts.nix.first())?;
+    let person = facts.single_user.as_ref().and_then(|person| person.nix.as_ref());
+    let of_person =
+        |nix: &&NixBinary| person.is_some() && StorePath::containing(&nix.real_path).as_ref() == person;
+    let daemon = facts.nix.iter().find(|nix| nix.runs_daemon);
+    let binary = daemon.or_else(|| facts.nix.iter().find(of_person)).or_else(|| facts.nix.first())?;
     (upstream && !options.brings_nix).then_some((binary, binary.version.as_ref()))
 }
 

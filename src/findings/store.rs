@@ -70,6 +70,12 @@ pub(super) const CHECKS: &[Check] = &[
         see: schema,
     },
     Check {
+        key: "system-read-only",
+        severity: Blocker,
+        title: "a place for programs, configuration or the journal is on a read-only file system",
+        see: read_only,
+    },
+    Check {
         key: "disk-full",
         severity: Blocker,
         title: "there is no room for a copy of Nix's database and the journal",
@@ -113,6 +119,14 @@ fn schema(facts: &Facts, _: &Options) -> Option<Seen> {
         "use a nix-unroot that knows this schema"
     };
     Some(Seen::new(format!("/nix/var/nix/db/schema says {found}, {SCHEMA} is known")).remedy(remedy))
+}
+
+fn read_only(facts: &Facts, _: &Options) -> Option<Seen> {
+    let places: Vec<_> = facts.read_only.iter().map(|path| path.display().to_string()).collect();
+    (!places.is_empty()).then(|| {
+        Seen::new(format!("{} cannot be written to", places.join(", ")))
+            .remedy("mount it writable; on a system whose image is fixed, do this where the image is made")
+    })
 }
 
 fn disk_full(facts: &Facts, _: &Options) -> Option<Seen> {

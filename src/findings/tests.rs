@@ -6,7 +6,7 @@ use super::{Options, Severity, checks, collect, free_range};
 use crate::facts::sample::debian_sample;
 use crate::facts::{
     Account, Builder, DaemonFile, DropIn, Facts, FileKind, Flavour, ForeignIds, Group, Init, NixProcess,
-    PathOwner, ProcessRole, RootJob, SeLinux, ShellSnippet, Unread,
+    PathOwner, ProcessRole, RootJob, SeLinux, ShellSnippet, SingleUser, Unread,
 };
 use crate::types::{NixVersion, SubidRange, parse_subid_file};
 
@@ -97,6 +97,18 @@ fn blockers_come_first_and_all_are_told() {
     assert!(old.seen.contains("2.33.0"), "{}", old.seen);
 }
 
+fn single_user(facts: &mut Facts, name: &str) {
+    facts.flavour = Flavour::OfficialSingleUser { owner: 1000 };
+    facts.units.clear();
+    facts.single_user = Some(SingleUser {
+        uid: 1000,
+        gid: 1000,
+        name: Some(name.to_owned()),
+        own_directories: vec![],
+        nix: None,
+    });
+}
+
 #[test]
 fn flavours() {
     check(&[
@@ -105,7 +117,21 @@ fn flavours() {
         ("nixos", |f, _| f.flavour = Flavour::NixOs, &["flavour-nixos"]),
         ("darwin", |f, _| f.flavour = Flavour::NixDarwin, &["flavour-nix-darwin"]),
         ("system-manager", |f, _| f.flavour = Flavour::SystemManager, &["flavour-system-manager"]),
-        ("single", |f, _| f.flavour = Flavour::OfficialSingleUser { owner: 1000 }, &["flavour-single-user"]),
+        ("single", |f, _| single_user(f, "alice"), &["flavour-single-user"]),
+        (
+            "single, without a Nix",
+            |f, _| (single_user(f, "alice"), f.nix.clear()).1,
+            &["flavour-single-user", "single-user-nix-missing"],
+        ),
+        ("single, our own", |f, _| single_user(f, "nix"), &["flavour-single-user", "single-user-owner"]),
+        (
+            "single, old",
+            |f, _| {
+                single_user(f, "alice");
+                version(f, "2.33.0");
+            },
+            &["flavour-single-user", "nix-too-old"],
+        ),
         ("foreign", |f, _| f.flavour = Flavour::UnprivilegedForeign, &["flavour-foreign-unprivileged"]),
         ("unknown", |f, _| f.flavour = Flavour::Unknown, &["flavour-unknown"]),
         ("none", |f, _| (f.flavour, f.nix) = (Flavour::None, vec![]), &["nix-missing"]),
@@ -165,6 +191,8 @@ fn the_kernel_and_init() {
             },
             &["sandbox-off", "store-without-access-lists"],
         ),
+        ("links", |f, _| f.protected_hardlinks = Some(false), &["hard-links-unprotected"]),
+        ("an old kernel without that setting", |f, _| f.protected_hardlinks = None, &[]),
         ("an old kernel without the settings", |f, _| f.user_namespaces.max = None, &[]),
     ]);
 }
@@ -194,6 +222,7 @@ fn store_and_database() {
         ),
         ("unreadable", |f, _| f.database.as_mut().unwrap().integrity = None, &[]),
         ("schema", |f, _| f.database.as_mut().unwrap().schema = Some(11), &["database-schema-unknown"]),
+        ("read-only", |f, _| f.read_only = vec!["/usr/local".into()], &["system-read-only"]),
         ("full", |f, _| f.backup_free_bytes = Some((80 << 20) - 1), &["disk-full"]),
         ("just enough", |f, _| f.backup_free_bytes = Some(80 << 20), &[]),
     ]);

@@ -9,6 +9,7 @@ use toml::Value;
 use super::carried_over::carried_over;
 use super::options::Options;
 use super::range::build_range;
+use super::single_user;
 use crate::archive::Source;
 use crate::facts::{Facts, Unsandboxed};
 use crate::findings;
@@ -28,10 +29,12 @@ impl Context {
     pub fn new(facts: &Facts, options: &Options) -> Result<Self> {
         let range = build_range(facts, options)
             .context("no range of build uids is free: name one with --subid-start and --subid-count")?;
-        let daemon = match (&options.archive, facts.nix.first()) {
-            (Some(_), _) => PathBuf::from(paths::DEFAULT_PROFILE).join("bin/nix-daemon"),
-            (None, Some(found)) => found.path.clone(),
-            (None, None) => bail!("no Nix was found on this machine: nix-unroot install brings one"),
+        let person = facts.single_user.as_ref();
+        let persons_nix = person.and_then(|person| person.nix.as_ref()).filter(|_| options.archive.is_none());
+        let daemon = match (options.archive.is_some() || persons_nix.is_some(), facts.nix.first()) {
+            (true, _) => PathBuf::from(paths::DEFAULT_PROFILE).join("bin/nix-daemon"),
+            (false, Some(found)) => found.path.clone(),
+            (false, None) => bail!("no Nix was found on this machine: nix-unroot install brings one"),
         };
         let text = |text: &str| Some(Value::String(text.to_owned()));
         let number = |number: u32| Some(Value::Integer(number.into()));
@@ -72,11 +75,20 @@ impl Context {
             ("build_group", text(facts.build_users.group.as_deref().unwrap_or("nixbld"))),
             ("build_uids", Some(Value::Array(build_uids))),
             ("old_units", list(&["nix-daemon.socket", "nix-daemon.service"])),
-            ("state_dirs", list(&STATE_DIRS)),
+            ("state_dirs", strings(single_user::not_the_persons(facts, &STATE_DIRS))),
             (
                 "daemon_dirs",
-                list(&["/nix/var/nix/builds", "/nix/var/nix/gc-socket", "/nix/var/nix/userpool2"]),
+                strings(single_user::not_the_persons(
+                    facts,
+                    &["/nix/var/nix/builds", "/nix/var/nix/gc-socket", "/nix/var/nix/userpool2"],
+                )),
             ),
+            ("person", person.and_then(|person| text(&single_user::name(person)))),
+            ("persons_nix", persons_nix.and_then(|nix| text(&nix.to_string()))),
+            ("taken_dirs", strings(single_user::taken_directories(facts))),
+            ("taken_uids", Some(single_user::taken_uids(facts))),
+            ("plain_owner", person.map(single_user::plain_owner)),
+            ("state_skip", strings(single_user::kept_below_state(facts))),
             ("etc_dirs", list(&["/etc/nix", "/etc/tmpfiles.d"])),
             ("parent_dirs", list(&["/nix", "/nix/var", "/nix/var/log"])),
             ("socket_path", text(paths::DAEMON_SOCKET)),

@@ -8,6 +8,7 @@ mod context;
 mod options;
 mod range;
 mod resolve;
+mod single_user;
 mod uninstall;
 
 use std::collections::BTreeMap;
@@ -77,9 +78,10 @@ impl Plan {
     /// When the facts lack something that the plan needs.
     pub fn make(facts: &Facts, options: &Options) -> Result<Self> {
         let name = match (options.purpose, &options.archive) {
+            (Purpose::Install, _) => "install",
+            (Purpose::Migrate, _) if facts.single_user.is_some() => "migrate-single-user",
             (Purpose::Migrate, None) => "migrate",
             (Purpose::Migrate, Some(_)) => "migrate-with-nix",
-            (Purpose::Install, _) => "install",
         };
         Self::fill(template_of(name)?, &Context::new(facts, options)?)
     }
@@ -182,6 +184,7 @@ fn template_of(name: &str) -> Result<&'static str> {
     Ok(match name {
         "migrate" => include_str!("../../plans/migrate.toml"),
         "migrate-with-nix" => include_str!("../../plans/migrate-with-nix.toml"),
+        "migrate-single-user" => include_str!("../../plans/migrate-single-user.toml"),
         "install" => include_str!("../../plans/install.toml"),
         _ => bail!("there is no plan {name:?}"),
     })

@@ -13,18 +13,19 @@ pub fn resolve(text: &str, context: &Context) -> Result<Table> {
     let mut plan: Table = toml::from_str(text).context("a plan of this tool is not TOML")?;
     plan.insert("made_from".to_owned(), Value::String(String::new()));
     let steps = with_included(&mut plan)?;
-    let mut plan = fill_table(plan, context)?;
     let mut filled = Vec::new();
     for step in steps {
         let id = step.get("id").and_then(Value::as_str).unwrap_or("(without id)").to_owned();
         let steps = resolve_step(step, context).with_context(|| format!("in the plan's step {id}"))?;
         filled.extend(steps.into_iter().map(Value::Table));
     }
+    // The words of a stage without steps may name what has no value here.
     if let Some(Value::Table(stages)) = plan.get_mut("stages") {
         stages.retain(|name, _| {
             filled.iter().any(|step| step.get("stage").and_then(Value::as_str) == Some(name))
         });
     }
+    let mut plan = fill_table(plan, context)?;
     plan.insert("step".to_owned(), Value::Array(filled));
     Ok(plan)
 }

@@ -2,14 +2,16 @@
 
 use super::*;
 use crate::archive::Source;
+use crate::facts::SingleUser;
 use crate::facts::sample::debian_sample;
-use crate::types::{Sha256Digest, SubidEntry, SubidRange};
+use crate::types::{Sha256Digest, StorePath, SubidEntry, SubidRange};
 
 fn plan() -> Plan {
     Plan::make(&debian_sample(), &Options::default()).unwrap()
 }
 
-/// Every plan that ships: a migration without and with a newer Nix, and an installation.
+/// Every plan that ships: a migration without and with a newer Nix, an installation with everything and with little, and a
+/// person's store with that person's Nix and with another.
 fn plans() -> Vec<Plan> {
     let archive = Some(Source {
         from: "https://example.org/nix.tar.xz".to_owned(),
@@ -18,15 +20,35 @@ fn plans() -> Vec<Plan> {
     let mut bare = debian_sample();
     bare.nix.clear();
     bare.flavour = crate::facts::Flavour::None;
+    let mut single = debian_sample();
+    single.units.clear();
+    single.flavour = crate::facts::Flavour::OfficialSingleUser { owner: 1000 };
+    single.single_user = Some(persons());
     let options = Options { archive, extra_conf: Some("cores = 2".to_owned()), ..Options::default() };
     let install = Options { purpose: Purpose::Install, ..options.clone() };
     vec![
         plan(),
         Plan::make(&debian_sample(), &options).unwrap(),
         Plan::make(&bare, &install).unwrap(),
-        Plan::make(&bare, &Options { change_shells: false, start: false, extra_conf: None, ..install })
-            .unwrap(),
+        Plan::make(
+            &bare,
+            &Options { change_shells: false, start: false, extra_conf: None, ..install.clone() },
+        )
+        .unwrap(),
+        Plan::make(&single, &Options::default()).unwrap(),
+        Plan::make(&single, &Options { extra_conf: None, ..options }).unwrap(),
     ]
+}
+
+/// alice's store, with a Nix in it.
+fn persons() -> SingleUser {
+    SingleUser {
+        uid: 1000,
+        gid: 100,
+        name: Some("alice".to_owned()),
+        own_directories: vec!["profiles/per-user/alice".into()],
+        nix: StorePath::from_base_name(&format!("{}-nix-2.34.8", "0".repeat(32))),
+    }
 }
 
 #[test]
@@ -164,8 +186,10 @@ fn what_was_chosen_is_in_an_installation_and_what_was_declined_is_not() {
     for id in ["configure-choice", "write-shell-snippet", "write-fish-snippet", "start-daemon", "verify"] {
         assert!(has(&plans[2], id) && !has(&plans[3], id), "{id}");
     }
-    for id in ["fetch-archive", "unpack-archive", "install-profile"] {
-        assert!(!has(&plans[0], id) && plans[1..].iter().all(|plan| has(plan, id)), "{id}");
+    for id in ["fetch-archive", "unpack-archive", "install-profile", "forget-archive"] {
+        for (index, plan) in plans.iter().enumerate() {
+            assert_eq!(has(plan, id), ![0, 4].contains(&index), "{index}: {id}");
+        }
     }
     let at = |id: &str| plans[2].steps.iter().position(|step| step.id == id).unwrap();
     assert_eq!(at("fetch-archive"), 0, "nothing is changed before the digest has matched");
@@ -177,7 +201,11 @@ fn what_was_chosen_is_in_an_installation_and_what_was_declined_is_not() {
 /// direction, the old and the new daemon must be masked and stopped.
 #[test]
 fn nothing_can_run_while_anything_changes_hands() {
-    let plan = plan();
+    let plans = plans();
+    [&plans[0], &plans[1], &plans[4], &plans[5]].into_iter().for_each(nothing_can_run);
+}
+
+fn nothing_can_run(plan: &Plan) {
     let at = |id: &str| plan.steps.iter().position(|step| step.id == id).unwrap();
     let first = plan.steps.iter().position(|step| step.action.name() == "reown").unwrap();
     let last = plan.steps.iter().rposition(|step| step.action.name() == "reown").unwrap();
@@ -238,4 +266,47 @@ fn what_a_machine_needs_is_in_its_plan_and_nothing_else() {
     assert_eq!(apparmor, (two(), strict(), true, false));
     assert_eq!(seen(&set("relaxed")), (two(), relaxed, false, true));
     assert_eq!(seen(&set("false")), (two(), strict(), false, true));
+}
+
+/// Root takes a person's directories from the top, before anything below is looked at by its path, and gives them back last.
+#[test]
+fn a_persons_store_is_taken_from_the_top_and_root_parses_nothing_in_it() {
+    let mut facts = debian_sample();
+    facts.single_user = Some(persons());
+    let of = |path: &str, uid| crate::facts::PathOwner { path: path.into(), uid, gid: 100, mode: 0o755 };
+    facts.owners.retain(|owner| !owner.path.starts_with("/nix"));
+    for path in ["/nix", "/nix/store", "/nix/var", "/nix/var/nix", "/nix/var/nix/builds"] {
+        facts.owners.push(of(path, 1000));
+    }
+    facts.owners.push(of("/nix/var/log", 0));
+    let plan = Plan::make(&facts, &Options::default()).unwrap();
+    let values: Vec<_> = plan.steps.iter().map(|step| serde_json::to_value(step).unwrap()).collect();
+    let taken: Vec<_> =
+        values.iter().filter(|step| step["id"].as_str().unwrap().starts_with("take-directory")).collect();
+    let paths: Vec<_> = taken.iter().map(|step| step["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["/nix", "/nix/store", "/nix/var", "/nix/var/nix"]);
+    let at = |id: &str| plan.steps.iter().position(|step| step.id == id).unwrap();
+    assert!(at("keep-stopped") < at("take-directory-1") && at("take-directory-4") < at("make-state-1"));
+    assert!(at("reown-logs") < at("no-writers") && at("no-writers") < at("hand-over-database"));
+    assert!(at("hand-over-database") < at("keep-database-copy"), "its owner checks it, not root");
+    assert!(!plan.steps.iter().any(|step| step.id == "back-up-database"));
+    let made =
+        |path: &str| values.iter().any(|step| step["action"] == "create-directory" && step["path"] == path);
+    assert!(
+        !made("/nix/var/nix/builds") && made("/nix/var/nix/gc-socket"),
+        "what is the person's is re-owned"
+    );
+    let reowned: Vec<_> = values.iter().filter(|step| step["action"] == "reown").collect();
+    for step in &reowned {
+        assert_eq!(step["plain"], serde_json::json!({"uid": 1000, "gid": 100}));
+        assert!(step["also_from"].as_array().unwrap().contains(&1000.into()));
+    }
+    assert_eq!(
+        reowned[1]["skip"],
+        serde_json::json!(["daemon-socket", "gc-roots-socket", "profiles/per-user/alice"])
+    );
+    assert!(
+        plan.to_toml().unwrap().contains("default/bin/nix-daemon"),
+        "the daemon is not run from a person's profile"
+    );
 }

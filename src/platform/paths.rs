@@ -26,3 +26,16 @@ pub const DAEMON_SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
 pub const ROOTS_SOCKET: &str = "/nix/var/nix/gc-roots-socket/socket";
 /// Home of the daemon's user while it runs; the account itself names `/var/empty`.
 pub const DAEMON_HOME: &str = "/var/lib/nix-daemon";
+/// Directories on whose file systems the steps of plans work.
+pub const WORK_PLACES: &[&str] = &[
+    "/etc",
+    "/usr/local/sbin",
+    "/usr/local/libexec",
+    "/var/lib",
+    "/root",
+    "/nix",
+    "/nix/store",
+    "/nix/var",
+    "/nix/var/nix",
+    "/nix/var/log",
+];

@@ -30,6 +30,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use self::inode::{Id, Stat};
 use self::place::{Dir, Place};
 use self::policy::{Log, Policy, Verdict};
@@ -49,10 +52,39 @@ pub struct Tree {
     pub include_root: bool,
 }
 
+/// Owner and group that most of a tree has: what belongs to them is not recorded one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plain {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Plain {
+    /// Of a tree that root made.
+    pub const ROOT: Self = Self { uid: 0, gid: 0 };
+
+    /// Whether the tree was a person's, who may have prepared it.
+    fn is_a_persons(self) -> bool {
+        self.uid != 0
+    }
+
+    fn owns(self, stat: &Stat) -> bool {
+        (stat.uid, stat.gid) == (self.uid, self.gid)
+    }
+}
+
 /// Who loses, who gets.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// The uids whose inodes are re-owned: root's and the build users'.
+    /// Whose most of it is; `uid` is in `from`.
+    pub plain: Plain,
+    /// Directories, relative to the root, that everybody may be able to write to although a person owned the tree: their
+    /// new owner sees to them.
+    pub may_be_open: Vec<PathBuf>,
+    /// The uids whose inodes are re-owned: root's and the build users', and the person's who owned the tree.
     pub from: Vec<u32>,
     /// The new owner; not in `from`.
     pub to_uid: u32,
@@ -98,6 +130,9 @@ pub struct Outcome {
     pub refused: Listed,
     /// Entries that somebody kept changing, pass after pass; not changed.
     pub unsettled: Listed,
+    /// Of a person's tree: what others than its owner may write to, by its mode (which also shows an access control list,
+    /// acl(5)). It would stay theirs to write to whoever owns it.
+    pub open: Listed,
     /// How long the disk took at the end, to have it all.
     pub synced_in: Duration,
 }
@@ -169,7 +204,7 @@ pub fn reown(
     progress: &Progress,
     cancel: &AtomicBool,
 ) -> Result<Outcome, ReownError> {
-    if rule.from.is_empty() || rule.from.contains(&rule.to_uid) {
+    if !rule.from.contains(&rule.plain.uid) || rule.from.contains(&rule.to_uid) {
         return Err(ReownError::Rule { from: rule.from.clone(), to: rule.to_uid });
     }
     let log = Log::open(record).map_err(|source| ReownError::Record { path: record.to_owned(), source })?;
@@ -177,7 +212,7 @@ pub fn reown(
     walk_until_settled(&Job { tree, policy: &policy, record, progress, cancel })
 }
 
-/// Undoes [`reown`]: what `owner_now` owns, and what a build left with an owner in `extra_owned`, becomes root:root, or what
+/// Undoes [`reown`]: what `owner_now` owns, and what a build left with an owner in `extra_owned`, becomes `plain`'s, or what
 /// `record` says. What others own stays. On return all changes are on the disk.
 ///
 /// A file gets set-uid, set-gid and capabilities back only if it has the bytes that it had. A process that still has it open
@@ -187,6 +222,7 @@ pub fn reown(
 /// See [`ReownError`]; a missing `record` is one.
 pub fn restore(
     tree: &Tree,
+    plain: Plain,
     record: &Path,
     owner_now: u32,
     extra_owned: Option<SubidRange>,
@@ -201,7 +237,7 @@ pub fn restore(
     let started = start(Duration::from_millis(20));
     let kept = policy::give_back(root.fd.as_fd(), record, owner_now, started, &mut given)
         .map_err(|source| ReownError::Record { path: record.to_owned(), source })?;
-    let policy = Policy::Restore { owner: owner_now, extra: extra_owned, kept };
+    let policy = Policy::Restore { plain, owner: owner_now, extra: extra_owned, kept };
     let mut outcome = walk_until_settled(&Job { tree, policy: &policy, record, progress, cancel })?;
     outcome.changed += given.changed;
     outcome.exceptions += given.exceptions;
@@ -227,10 +263,15 @@ fn walk_until_settled(job: &Job<'_>) -> Result<Outcome, ReownError> {
         let pause = if pass <= 2 { Duration::from_millis(20) } else { Duration::from_millis(1100) };
         let is_named = !foreign.is_empty();
         let (outcome, incomplete) = one_pass(job, start(pause), foreign)?;
-        let is_settled = outcome.unsettled.count == 0;
+        // A person may put something new into a directory until it is taken from them: the pass that changes nothing is the last.
+        let is_still = !job.policy.is_from_a_person() || outcome.changed == 0;
+        let is_settled = outcome.unsettled.count == 0 && is_still;
         total.follow(outcome);
         if is_settled && (is_named || incomplete.is_empty()) {
             break;
+        }
+        if pass == PASSES && !is_still {
+            total.unsettled.push(b".".to_vec());
         }
         foreign = incomplete;
     }
@@ -311,7 +352,9 @@ impl Listed {
 impl Outcome {
     /// Whether every inode that should have changed hands did.
     pub fn is_complete(&self) -> bool {
-        [&self.foreign_links, &self.refused, &self.unsettled].iter().all(|listed| listed.count == 0)
+        [&self.foreign_links, &self.refused, &self.unsettled, &self.open]
+            .iter()
+            .all(|listed| listed.count == 0)
     }
 
     /// Takes in what another thread of the same pass did.
@@ -326,6 +369,7 @@ impl Outcome {
         self.special_modes.add(other.special_modes);
         self.refused.add(other.refused);
         self.unsettled.add(other.unsettled);
+        self.open.add(other.open);
     }
 
     /// Takes in the next pass: what was done adds up, what was seen is as seen last.

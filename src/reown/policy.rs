@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 
 use super::inode::{self, Id, Stat};
 use super::record::{self, Exception, Writer};
-use super::{Outcome, ReownError, Rule};
+use super::{Outcome, Plain, ReownError, Rule};
 use crate::system::checkpoint;
 use crate::types::SubidRange;
 
@@ -24,7 +25,7 @@ pub enum Policy<'a> {
     /// From root and the build users to `nix`.
     Reown { rule: &'a Rule, log: Mutex<Log> },
     /// Back.
-    Restore { owner: u32, extra: Option<SubidRange>, kept: HashMap<Id, (u32, u32)> },
+    Restore { plain: Plain, owner: u32, extra: Option<SubidRange>, kept: HashMap<Id, (u32, u32)> },
 }
 
 /// What to do with an inode.
@@ -46,6 +47,22 @@ pub struct Log {
 }
 
 impl Policy<'_> {
+    /// Whether it takes a tree from a person.
+    pub fn is_from_a_person(&self) -> bool {
+        matches!(self, Policy::Reown { rule, .. } if rule.plain.is_a_persons())
+    }
+
+    /// Whether an inode of a person's tree would stay writable for others than its new owner. A link's mode means nothing.
+    pub fn leaves_open(&self, stat: &Stat, path: impl FnOnce() -> Vec<u8>) -> bool {
+        let Policy::Reown { rule, .. } = self else { return false };
+        let may_be = || {
+            let path = path();
+            stat.kind() == FileType::Directory
+                && rule.may_be_open.iter().any(|open| open.as_os_str().as_bytes() == path)
+        };
+        rule.plain.is_a_persons() && stat.mode & 0o022 != 0 && stat.kind() != FileType::Symlink && !may_be()
+    }
+
     pub fn verdict(&self, stat: &Stat) -> Verdict {
         match self {
             Policy::Reown { rule, .. } if rule.from.contains(&stat.uid) => {
@@ -53,12 +70,12 @@ impl Policy<'_> {
             }
             Policy::Reown { rule, .. } if stat.uid == rule.to_uid => Verdict::Keep,
             Policy::Reown { .. } => Verdict::Leave,
-            Policy::Restore { owner, extra, kept } => {
+            Policy::Restore { plain, owner, extra, kept } => {
                 let before = if kept.is_empty() { None } else { kept.get(&stat.id) };
                 if stat.uid == *owner || extra.is_some_and(|range| range.contains(stat.uid)) {
-                    let (uid, gid) = before.copied().unwrap_or((0, 0));
+                    let (uid, gid) = before.copied().unwrap_or((plain.uid, plain.gid));
                     Verdict::Take(uid, gid)
-                } else if stat.uid == 0 || before.is_some() {
+                } else if stat.uid == 0 || stat.uid == plain.uid || before.is_some() {
                     Verdict::Keep
                 } else {
                     Verdict::Leave

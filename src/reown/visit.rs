@@ -47,7 +47,9 @@ impl<'a> Visitor<'a> {
             return Ok(true);
         }
         self.outcome.visited += 1;
-        match self.pass.policy.verdict(&stat) {
+        let verdict = self.pass.policy.verdict(&stat);
+        self.note_open(dir, name, &stat, verdict);
+        match verdict {
             Verdict::Keep => {}
             Verdict::Leave => self.outcome.left_alone += 1,
             Verdict::Take(uid, gid) => {
@@ -73,6 +75,7 @@ impl<'a> Visitor<'a> {
             self.outcome.closed_dirs.push(dir.place.join(name.to_bytes()));
             return Ok(None);
         }
+        self.note_open(dir, name, &stat, verdict);
         let mut place = Place::new(Some(&dir.place), name.to_bytes(), &stat);
         place.tainted = dir.place.tainted || self.is_fresh(&stat);
         self.shelter(&mut place, &fd, &stat, verdict)?;
@@ -130,7 +133,7 @@ impl<'a> Visitor<'a> {
         let is_restored = matches!(self.pass.policy, Policy::Restore { .. });
         let is_plain = match is_restored {
             true => Ok(true),
-            false if (stat.uid, stat.gid) != (0, 0) => Ok(false),
+            false if !self.is_plain(stat) => Ok(false),
             false => inode::is_special_at(&dir.fd, name, stat).map(|special| !special),
         };
         // Only root can change this directory, but root may be at work in it: a name that is gone is no reason to stop.
@@ -163,7 +166,7 @@ impl<'a> Visitor<'a> {
             return self.change(inode::change_owner(fd, owner), path);
         };
         let special = inode::special(fd, stat).map_err(|error| self.fatal(&path(), error))?;
-        if special.is_none() && (stat.uid, stat.gid) == (0, 0) {
+        if special.is_none() && self.is_plain(stat) {
             return self.change(inode::change_owner(fd, owner), path);
         }
         let fd = fd.try_clone_to_owned().map_err(|error| self.fatal(&path(), error))?;
@@ -178,6 +181,19 @@ impl<'a> Visitor<'a> {
             log.is_full()
         };
         if is_full { self.flush() } else { Ok(()) }
+    }
+
+    /// Notes what would stay writable for others than its new owner.
+    fn note_open(&mut self, dir: &Dir, name: &CStr, stat: &Stat, verdict: Verdict) {
+        let path = || dir.place.join(name.to_bytes());
+        if verdict != Verdict::Leave && self.pass.policy.leaves_open(stat, path) {
+            self.outcome.open.push(path());
+        }
+    }
+
+    /// Whether an inode's owner needs no record.
+    fn is_plain(&self, stat: &Stat) -> bool {
+        matches!(self.pass.policy, Policy::Reown { rule, .. } if rule.plain.owns(stat))
     }
 
     /// Puts the exceptions that wait on the disk, then changes their inodes.

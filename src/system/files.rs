@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::checkpoint;
+use super::{checkpoint, kernel};
 
 /// Owner, group and permission bits of a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,25 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 pub fn open_directory(path: &Path) -> io::Result<File> {
     let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
     OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+/// Puts on the disk all that was changed on the file systems of these directories. One that is not there is left out, and so is what has
+/// taken the name of one and is no directory.
+///
+/// # Errors
+/// The directory, and the system's reason.
+pub fn sync_file_systems(directories: &[impl AsRef<Path>]) -> Result<(), (PathBuf, io::Error)> {
+    let mut synced = Vec::new();
+    for path in directories.iter().map(AsRef::as_ref) {
+        let Ok(directory) = open_directory(path) else { continue };
+        let failed = |error: io::Error| (path.to_owned(), error);
+        let device = directory.metadata().map_err(failed)?.dev();
+        if !synced.contains(&device) {
+            kernel::sync_file_system(&directory).map_err(failed)?;
+            synced.push(device);
+        }
+    }
+    Ok(())
 }
 
 /// `path` with every symbolic link in its directory followed, but not one in its last component.

@@ -56,6 +56,16 @@ fn open_dir_in_steps(path: &Path) -> Result<OwnedFd, Errno> {
     Ok(directory)
 }
 
+/// Opens a file for reading, with no symbolic link anywhere on the way. A FIFO in its place does not block.
+///
+/// # Errors
+/// `ENOENT` when it is not there, `ELOOP` or `ENOTDIR` where a link is.
+pub fn open_file(path: &Path) -> Result<OwnedFd, Errno> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::EISDIR) };
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    openat(open_dir(parent)?, name, flags, Mode::empty())
+}
+
 /// Brings all of a file system to the disk, by an open file or directory of it.
 ///
 /// # Errors

@@ -140,7 +140,7 @@ fn what_is_skipped_stays_and_so_does_the_root_unless_included() {
 fn a_rule_that_takes_from_whom_it_gives_to_is_refused() {
     let case = Case::new();
     for from in [vec![], vec![0, NIX]] {
-        let rule = Rule { from, to_uid: NIX, to_gid: NIX };
+        let rule = Rule { from, ..from_root() };
         let result = reown(&case.tree, &rule, &case.record(), &Progress::default(), &AtomicBool::new(false));
         assert!(matches!(result, Err(ReownError::Rule { .. })));
     }

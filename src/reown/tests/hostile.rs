@@ -233,7 +233,7 @@ fn what_changed_since_the_pass_began_is_not_taken_where_others_can_write() {
     case.file("closed/alone", (0, 0), 0o644);
     case.file("closed/one", (0, 0), 0o644);
     fs::hard_link(case.at("closed/one"), case.at("closed/two")).unwrap();
-    let rule = Rule { from: vec![0], to_uid: NIX, to_gid: NIX };
+    let rule = from_root();
     let policy = Policy::Reown { rule: &rule, log: Mutex::new(Log::open(&case.record()).unwrap()) };
     let (progress, cancel) = (Progress::default(), AtomicBool::new(false));
     let job = Job {

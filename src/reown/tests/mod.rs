@@ -2,6 +2,7 @@
 
 mod change;
 mod hostile;
+mod person;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -68,7 +69,7 @@ impl Case {
     }
 
     fn try_reown(&self, cancel: &AtomicBool, progress: &Progress) -> Result<Outcome, ReownError> {
-        let rule = Rule { from: vec![0, NIXBLD], to_uid: NIX, to_gid: NIX };
+        let rule = Rule { from: vec![0, NIXBLD], ..from_root() };
         reown(&self.tree, &rule, &self.record(), progress, cancel)
     }
 
@@ -78,12 +79,16 @@ impl Case {
 
     fn try_restore(&self, cancel: &AtomicBool, progress: &Progress) -> Result<Outcome, ReownError> {
         let builds = SubidRange::new(872_415_232, 65_536);
-        restore(&self.tree, &self.record(), NIX, builds, progress, cancel)
+        restore(&self.tree, Plain::ROOT, &self.record(), NIX, builds, progress, cancel)
     }
 
     fn manifest(&self) -> Manifest {
         manifest(&self.tree.root)
     }
+}
+
+fn from_root() -> Rule {
+    Rule { plain: Plain::ROOT, may_be_open: Vec::new(), from: vec![0], to_uid: NIX, to_gid: NIX }
 }
 
 fn own(path: &Path, (uid, gid): (u32, u32), mode: u32) {

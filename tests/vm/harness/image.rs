@@ -14,7 +14,8 @@ const MIRROR: &str = "http://deb.debian.org/debian";
 /// Without Nix. bash-static is what Debian's Nix, also when it is moved elsewhere, shows its builds as `/bin/sh`; sshd is a remote
 /// builder's.
 const PACKAGES: &str = "systemd-sysv,dbus,udev,passwd,procps,strace,acl,attr,sqlite3,sudo,libpam-systemd,iproute2,\
-                        ca-certificates,busybox-static,bash-static,openssh-client,openssh-server,apparmor";
+                        ca-certificates,busybox-static,bash-static,openssh-client,openssh-server,apparmor,\
+                        curl";
 /// Debian's Nix with its daemon.
 const NIX_PACKAGES: &str = "nix-bin,nix-setup-systemd";
 

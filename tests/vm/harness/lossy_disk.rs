@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 /// What a disk writes whole or not at all.
 const SECTOR: u64 = 4096;
 
+/// Bytes in the cache that count as much: beyond that, a large file would get all the cuts.
+const MUCH: usize = 16 * SECTOR as usize;
+
 /// A request that changes what is on the medium.
 #[derive(Debug)]
 enum Request {
@@ -99,6 +102,28 @@ impl Log {
         let (start, end) = (self.requests[from].0, self.requests[to - 1].0);
         let instant = start + (end - start).mul_f64(part);
         self.requests.partition_point(|(time, _)| *time < instant).clamp(from, to)
+    }
+
+    /// A number of requests between two of them, the more likely the more lies in the cache behind it, up to [`MUCH`].
+    pub fn at_load(&self, from: usize, to: usize, random: &mut Random) -> usize {
+        let mut cached = 0;
+        let loads: Vec<_> = self.requests[from..to]
+            .iter()
+            .map(|(_, request)| {
+                match request {
+                    Request::Write { length, .. } => cached += length,
+                    Request::Flush => cached = 0,
+                }
+                cached.min(MUCH)
+            })
+            .collect();
+        let mut left = random.below(loads.iter().sum::<usize>().max(1));
+        let behind = |load: &usize| {
+            let here = left < *load;
+            left = left.saturating_sub(*load);
+            here
+        };
+        from + 1 + loads.iter().position(behind).unwrap_or(loads.len() - 1)
     }
 
     /// How many requests were to flush the cache.

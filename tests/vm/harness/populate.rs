@@ -113,8 +113,7 @@ pub fn tree(layout: Layout) -> Result<Cached> {
 fn populate(machine: &Machine, layout: Layout) -> Result<World> {
     accounts(machine, layout)?;
     rules(machine)?;
-    machine.write_file(WORLD_NIX, "0644", WORLD_SOURCE)?;
-    machine.root(&format!("cd $(dirname {WORLD_NIX}); mkdir tools; cp /usr/bin/busybox tools"))?;
+    packages(machine)?;
     let mut world = World::default();
     profiles(machine, &mut world)?;
     per_user_directories(machine, &mut world)?;
@@ -128,6 +127,13 @@ fn populate(machine: &Machine, layout: Layout) -> Result<World> {
     // it looks for roots, and no manifest is to depend on when that is.
     machine.root("nix-store --gc --print-roots >/dev/null")?;
     Ok(world)
+}
+
+/// The source of all packages, and what they are made of.
+pub fn packages(machine: &Machine) -> Result<()> {
+    machine.write_file(WORLD_NIX, "0644", WORLD_SOURCE)?;
+    machine.root(&format!("cd $(dirname {WORLD_NIX}); mkdir tools; cp /usr/bin/busybox tools"))?;
+    Ok(())
 }
 
 fn accounts(machine: &Machine, layout: Layout) -> Result<()> {

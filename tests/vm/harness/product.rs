@@ -1,6 +1,6 @@
 //! The programs under test in a machine.
 
-use super::exec::Outcome;
+use super::exec::{Outcome, host};
 use super::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;
@@ -17,6 +17,23 @@ pub fn install(machine: &Machine) -> Result<()> {
         machine.install_file(&path, &format!("{DIR}/{program}"), "0755")?;
     }
     Ok(())
+}
+
+/// A release of this build in a new directory, as `scripts/release` packs it. Without symbols, which are three quarters of a
+/// debug build.
+pub fn release() -> Result<tempfile::TempDir> {
+    let dir = tempfile::tempdir()?;
+    for program in PROGRAMS {
+        host("strip").arg("-o").arg(dir.path().join(program)).arg(built(program)?).ok()?;
+    }
+    let out = tempfile::tempdir()?;
+    host(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/release"))
+        .arg("--programs")
+        .arg(dir.path())
+        .arg("--output")
+        .arg(out.path())
+        .ok()?;
+    Ok(out)
 }
 
 /// Runs `nix-unroot` with these arguments as root.

@@ -11,10 +11,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// Files that upstream puts into Nix's own store path, with `@out@` for that path.
-const PARTS: [(&str, &str); 4] = [
+const PARTS: [(&str, &str); 5] = [
     ("lib/systemd/system/nix-daemon.service", include_str!("../../fixtures/official/nix-daemon.service")),
     ("lib/systemd/system/nix-daemon.socket", include_str!("../../fixtures/official/nix-daemon.socket")),
     ("lib/tmpfiles.d/nix-daemon.conf", include_str!("../../fixtures/official/tmpfiles.conf")),
+    ("etc/profile.d/nix.sh", include_str!("../../fixtures/official/nix.sh")),
     ("etc/profile.d/nix-daemon.sh", include_str!("../../fixtures/official/nix-daemon.sh")),
 ];
 const INSTALL: &str = include_str!("../../fixtures/official/install");

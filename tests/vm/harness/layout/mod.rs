@@ -3,6 +3,7 @@
 pub mod archive;
 mod debian;
 mod official;
+pub mod single_user;
 
 use super::cache::Cached;
 use super::machine::Machine;

@@ -46,7 +46,7 @@ fn assert_recovers(
 }
 
 /// System calls of the main thread that fail, and how: the kinds of them that a run changes things with.
-const CALLS: [(&str, &str); 11] = [
+const CALLS: [(&str, &str); 12] = [
     ("fsync", "EIO"),
     ("pwrite64", "ENOSPC"),
     ("rename", "EROFS"),
@@ -58,6 +58,7 @@ const CALLS: [(&str, &str); 11] = [
     ("symlink", "ENOSPC"),
     ("fchmod", "EIO"),
     ("ftruncate", "EIO"),
+    ("syncfs", "EIO"),
 ];
 
 /// How many faults are tried unless `NIX_UNROOT_FAULTS` says otherwise.

@@ -1,7 +1,6 @@
 //! A machine without Nix gets an unprivileged one, and is rid of it again.
 
 use super::interrupted::killed_at;
-use super::kill_matrix::instants;
 use super::target::{assert_nothing_of_root, subuids};
 use crate::harness::cache::Cached;
 use crate::harness::layout::archive;
@@ -12,9 +11,6 @@ use anyhow::{Result, ensure};
 
 /// Where the archive lies in a machine.
 pub const ARCHIVE: &str = "/root/nix.tar";
-/// From how many instants of an installation a rollback is tried, unless `NIX_UNROOT_WHOLE_MATRIX` is set.
-const SAMPLES: usize = 6;
-
 /// A booted machine made of a base tree, with a user, the programs under test and an archive.
 pub fn machine_of(base: Cached, test: &str) -> Result<Machine> {
     let mut machine = Machine::copy_of(&base.join("tree"), test)?;
@@ -211,20 +207,6 @@ fn an_installation_that_dies_anywhere_is_undone_or_finished() -> Result<()> {
     let machine = clean("install-killed")?;
     let before = Manifest::take(&machine)?;
     let install = format!("install --yes {}", from_archive(&machine)?);
-    let there = instants(&machine, &install)?;
-    product::ok(&machine, "rollback --yes")?;
-    before.assert_same(&Manifest::take(&machine)?, "after an undisturbed installation and its rollback")?;
-    for wanted in ["do:unpack-archive:applied", "do:register-paths:recorded", "do:install-profile:done"] {
-        ensure!(there.iter().any(|instant| instant == wanted), "{wanted} was not reached: {there:?}");
-    }
-    let whole = std::env::var_os("NIX_UNROOT_WHOLE_MATRIX").is_some();
-    let step = if whole { 1 } else { there.len() / SAMPLES };
-    for instant in there.iter().skip(step / 2).step_by(step) {
-        killed_at(&machine, instant, &install)?;
-        product::ok(&machine, "rollback --yes")?;
-        before
-            .assert_same(&Manifest::take(&machine)?, &format!("after a kill at {instant} and a rollback"))?;
-    }
     killed_at(&machine, "do:unpack-archive:applied", &install)?;
     killed_at(&machine, "do:register-paths:applied", "resume --yes")?;
     killed_at(&machine, "do:install-profile:applied", "resume --yes")?;

@@ -13,6 +13,8 @@ fn an_old_nix_is_migrated_with_a_newer_one_and_comes_back() -> Result<()> {
     machine.user("alice", &format!("nix-store --realise {kept} --add-root ~/result"))?;
     let old = machine.user("alice", "nix --version")?;
     ensure!(old.contains(" 2.26."), "this is no old Nix: {old}");
+    // A build without a link leaves a root to a temporary file that is gone, which Nix removes when it looks for roots.
+    machine.root("nix-store --gc --print-roots >/dev/null")?;
     let before = Manifest::take(&machine)?;
 
     let blocked = product::run(&machine, "migrate --yes")?.exits(3)?;
@@ -34,6 +36,9 @@ fn an_old_nix_is_migrated_with_a_newer_one_and_comes_back() -> Result<()> {
     machine.user("alice", "/nix/var/nix/profiles/default/bin/nix-store --verify --check-contents")?;
 
     product::ok(&machine, "rollback --yes")?;
+    // What was built since may stay; of this build only the log is left.
+    machine
+        .root("cd /nix/var/log/nix/drvs; rm */*-after.drv.bz2; find . -mindepth 1 -type d -empty -delete")?;
     before.assert_same(&Manifest::take(&machine)?, "after a migration with a newer Nix and its rollback")?;
     build_as_alice(&machine, "again")?;
     machine.root(&format!("nix-store --gc; test -e {kept}; nix-store --verify --check-contents"))?;

@@ -116,17 +116,16 @@ struct Case {
     recovery: &'static str,
 }
 
-/// Two thirds of the cuts are in the migration. Half of all are at a random time, half behind a random request: most of
-/// the time nothing is written.
+/// Two thirds of the cuts are in the migration. Half of all are where much lies in the cache, a quarter behind a random request, a
+/// quarter at a random time: most of the time nothing is written.
 fn cases(recording: &Recording, count: usize, random: &mut Random) -> Vec<Case> {
     let case = |number: usize| {
         let (during, range) =
             if number % 3 == 1 { ("rollback", &recording.back) } else { ("migration", &recording.there) };
-        let at = if number.is_multiple_of(2) {
-            range.start + random.below(range.len())
-        } else {
-            let part = random.below(1_000_000) as f64 / 1e6;
-            recording.log.at_time(range.start, range.end, part)
+        let at = match random.below(4) {
+            0 => range.start + random.below(range.len()),
+            1 => recording.log.at_time(range.start, range.end, random.below(1_000_000) as f64 / 1e6),
+            _ => recording.log.at_load(range.start, range.end, random),
         };
         Case { at, during, recovery: if number / 3 % 2 == number % 2 { "resume" } else { "rollback" } }
     };

@@ -47,13 +47,15 @@ END
     systemctl daemon-reload
 "#;
 
-/// In a mount namespace of its own, and on the machine's /dev, which is no disk: a kernel with SELinux and AppArmor, and a /dev/kvm for a group.
+/// In a mount namespace of its own, and on the machine's /dev, which is no disk: a kernel with SELinux and AppArmor that protects no hard links,
+/// and a /dev/kvm for a group.
 const OTHER_KERNEL: &str = "mount -t tmpfs x /sys; mkdir -p /sys/fs/selinux /sys/module/apparmor/parameters
     echo 1 >/sys/fs/selinux/enforce; echo Y >/sys/module/apparmor/parameters/enabled
+    echo 0 >/run/links; mount --bind /run/links /proc/sys/fs/protected_hardlinks
     touch /dev/kvm; chmod 0660 /dev/kvm";
 
 /// Key of each finding, and what has to be told of this machine.
-const EXPECTED: [(&str, &[&str]); 19] = [
+const EXPECTED: [(&str, &[&str]); 20] = [
     ("nix-conf-only-root-can-read", &["/etc/nix/tokens.conf", "0600"]),
     (
         "secrets-only-root-can-read",
@@ -93,6 +95,7 @@ const EXPECTED: [(&str, &[&str]); 19] = [
     ("selinux-enforcing", &["enforcing"]),
     ("apparmor-confines-nix", &["/etc/apparmor.d/nix"]),
     ("kvm-closed", &["0660"]),
+    ("hard-links-unprotected", &["fs.protected_hardlinks is 0"]),
 ];
 
 /// Each condition is found, told with its particulars, and none of them is found on a machine that has none.

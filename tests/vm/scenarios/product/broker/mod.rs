@@ -31,11 +31,6 @@ fn with_broker(test: &str) -> Result<Machine> {
     put(&machine, "send.pl", "/opt/nix-unroot-tests/send.pl", &[])?;
     let client = machine.root("echo $(id -u nix):$(id -g nix)")?;
     put(&machine, "broker.service", "/etc/systemd/system/broker.service", &[("CLIENT", &client)])?;
-    machine.write_file(
-        "/etc/systemd/system/nix-daemon.socket.d/broker.conf",
-        "0644",
-        "[Socket]\nService=broker-daemon.service\n",
-    )?;
     machine.root("systemctl daemon-reload; systemctl start broker.service")?;
     ready(&machine)?;
     daemon(&machine, "8", ASK)?;
@@ -50,19 +45,29 @@ fn ready(machine: &Machine) -> Result<()> {
 /// Starts the daemon anew, with `max-jobs` and what it calls for a build; nothing when that is empty.
 fn daemon(machine: &Machine, max_jobs: &str, args: &str) -> Result<()> {
     let external = if args.is_empty() { String::new() } else { CLIENT.replace("ARGS", args) };
+    behind_the_socket(machine, "daemon.service", &[("EXTERNAL", &external), ("MAXJOBS", max_jobs)])
+}
+
+/// Starts the gate in the daemon's place, with these arguments more.
+fn gate(machine: &Machine, more: &str) -> Result<()> {
+    behind_the_socket(machine, "gate.service", &[("MORE", more)])
+}
+
+/// Has the daemon's socket served by this unit.
+fn behind_the_socket(machine: &Machine, fixture: &str, values: &[(&str, &str)]) -> Result<()> {
     let system = machine.root("echo $(uname -m)-linux")?;
-    let program = machine
-        .root("sed -n 's/.* --daemon \\([^ ]*\\).*/\\1/p' /etc/systemd/system/nix-daemon-gate.service")?;
-    let values = [
-        ("EXTERNAL", external.replace("SYSTEM", &system)),
-        ("MAXJOBS", max_jobs.to_owned()),
-        ("NIXDAEMON", program),
-    ];
-    let values: Vec<_> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    put(machine, "daemon.service", "/etc/systemd/system/broker-daemon.service", &values)?;
-    machine.root(
-        "systemctl daemon-reload; systemctl stop broker-daemon.service; systemctl restart nix-daemon.socket",
+    let unit = "/etc/systemd/system/nix-daemon-gate.service";
+    let program = machine.root(&format!("sed -n 's/.* --daemon \\([^ ]*\\).*/\\1/p' {unit}"))?;
+    let values: Vec<_> =
+        values.iter().copied().chain([("SYSTEM", &*system), ("NIXDAEMON", &*program)]).collect();
+    machine.root("systemctl stop nix-daemon.socket 'broker-front-*.service'")?;
+    put(machine, fixture, &format!("/etc/systemd/system/broker-front-{fixture}"), &values)?;
+    machine.write_file(
+        "/etc/systemd/system/nix-daemon.socket.d/broker.conf",
+        "0644",
+        format!("[Socket]\nService=broker-front-{fixture}\n"),
     )?;
+    machine.root("systemctl daemon-reload; systemctl start nix-daemon.socket")?;
     Ok(())
 }
 

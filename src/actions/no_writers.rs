@@ -1,0 +1,202 @@
+//! Nobody can still write to what has changed hands.
+//!
+//! A file that was opened for writing can be written to whoever owns it afterwards. When a store was a person's, any of that
+//! person's processes may hold such a file. Files are told by their owner, not by their path, which means nothing for a
+//! process in a mount namespace of its own: the new owner is a user of its own, who owns nothing else.
+//!
+//! What cannot be seen here: a descriptor that is on its way in a socket's queue (`SCM_RIGHTS`, unix(7)).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Act, Host, uid_of};
+use crate::facts::{RawProcess, running_processes};
+
+/// How long somebody who has a file open may take to close it.
+const GRACE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(200);
+/// The bits of a descriptor's flags that say how it may be used (`O_ACCMODE`); 0 is reading.
+const ACCESS_MODE: u32 = 0o3;
+
+/// Parameters.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoWriters {
+    /// The new owner, by name.
+    pub user: String,
+}
+
+impl Act for NoWriters {
+    type Before = ();
+
+    fn changes(&self) -> String {
+        format!("looks for processes that have a file of {} open for writing; changes nothing", self.user)
+    }
+
+    fn undone_by(&self) -> String {
+        "nothing to undo: nothing was changed".to_owned()
+    }
+
+    fn is_done(&self, _: &Host<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn capture(&self, _: &Host<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        let owner = uid_of(&self.user)?;
+        let start = Instant::now();
+        loop {
+            host.check_cancelled()?;
+            let Some((process, file)) = first_writer(owner) else { return Ok(()) };
+            if start.elapsed() >= GRACE {
+                bail!(
+                    "process {} of uid {} ({}) can still write to {}, which belongs to {} now: end it, and try again",
+                    process.pid,
+                    process.uid,
+                    process.command.join(" "),
+                    file.display(),
+                    self.user
+                );
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A process that can write to a file of `owner`, and what it calls the file.
+fn first_writer(owner: u32) -> Option<(RawProcess, PathBuf)> {
+    running_processes().into_iter().find_map(|process| {
+        let found = open_file(process.pid, owner).or_else(|| mapped_file(process.pid, owner));
+        found.map(|file| (process, file))
+    })
+}
+
+/// By its descriptors. A process that ended meanwhile has none.
+fn open_file(pid: i32, owner: u32) -> Option<PathBuf> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    descriptors.flatten().map(|descriptor| descriptor.path()).find_map(|link| {
+        let number = link.file_name()?.to_str()?;
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+        (may_write(&info) && owner_of(&link) == Some(owner)).then(|| name_of(&link))
+    })
+}
+
+/// By its memory: a file that is mapped shared, and may be written to or be made so (`mw`, `Documentation/filesystems/proc.rst`).
+fn mapped_file(pid: i32, owner: u32) -> Option<PathBuf> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    if !maps.lines().any(is_shared) {
+        return None;
+    }
+    let areas = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
+    shared_writable(&areas).into_iter().find_map(|range| {
+        let link = PathBuf::from(format!("/proc/{pid}/map_files/{range}"));
+        (owner_of(&link) == Some(owner)).then(|| name_of(&link))
+    })
+}
+
+fn may_write(info: &str) -> bool {
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags
+        .and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok())
+        .is_none_or(|flags| flags & ACCESS_MODE != 0)
+}
+
+/// Whether a line of `maps` or `smaps` begins an area that is shared.
+fn is_shared(line: &str) -> bool {
+    line.split_whitespace().nth(1).is_some_and(|rights| rights.len() == 4 && rights.ends_with('s'))
+}
+
+/// The address ranges of shared areas that may be written to.
+fn shared_writable(areas: &str) -> Vec<&str> {
+    let mut area = None;
+    let mut found = Vec::new();
+    for line in areas.lines() {
+        match line.strip_prefix("VmFlags:") {
+            Some(flags) if flags.split_whitespace().any(|flag| flag == "mw") => found.extend(area.take()),
+            Some(_) => area = None,
+            None if is_shared(line) => area = line.split_whitespace().next(),
+            None => {}
+        }
+    }
+    found
+}
+
+/// Asks the kernel, and not a file system that a program serves and that may never answer.
+fn owner_of(link: &Path) -> Option<u32> {
+    let found = rustix::fs::statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::UID).ok()?;
+    Some(found.stx_uid)
+}
+
+fn name_of(link: &Path) -> PathBuf {
+    fs::read_link(link).unwrap_or_else(|_| link.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::chown;
+
+    use super::*;
+
+    const OWNER: u32 = 3_999_999_998;
+
+    /// Whether this process, which `first_writer` leaves out, would be found.
+    fn is_found() -> bool {
+        let me = std::process::id().cast_signed();
+        open_file(me, OWNER).or_else(|| mapped_file(me, OWNER)).is_some()
+    }
+
+    #[test]
+    fn open_and_mapped_files_are_found_by_their_owner() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, [0; 4096]).unwrap();
+        chown(&path, Some(OWNER), None).unwrap();
+        assert!(!is_found());
+        let reader = File::open(&path).unwrap();
+        assert!(!is_found(), "a reader does no harm");
+        let writer = File::options().append(true).open(&path).unwrap();
+        assert!(is_found());
+        drop((reader, writer));
+        assert!(!is_found());
+    }
+
+    #[test]
+    fn flags_and_areas_are_read() {
+        for (info, writes) in [
+            ("pos:\t0\nflags:\t0100000\n", false),
+            ("pos:\t0\nflags:\t0100001\n", true),
+            ("flags:\t02100002\n", true),
+            ("flags:\t010000000\n", false),
+            ("nothing of the kind", true),
+        ] {
+            assert_eq!(may_write(info), writes, "{info}");
+        }
+        let area = |range: &str, rights: &str, flags: &str| {
+            format!("{range} {rights} 00000000 08:01 7 /nix/x y\nSize: 4 kB\nVmFlags: {flags} \n")
+        };
+        let areas = area("1-2", "r--p", "rd mr mw me")
+            + &area("2-3", "r--s", "rd sh mr me ms")
+            + &area("3-4", "r--s", "rd sh mr mw me ms")
+            + &area("4-5", "rw-s", "rd wr sh mr mw me ms");
+        assert_eq!(shared_writable(&areas), ["3-4", "4-5"]);
+        assert!(areas.lines().any(is_shared));
+    }
+}

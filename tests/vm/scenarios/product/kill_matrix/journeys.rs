@@ -1,0 +1,152 @@
+//! The runs that are killed: a machine each, and what `nix-unroot` is told to do there. Together they do every step of every plan
+//! (see `coverage.rs`).
+
+use super::super::install::{build_as_alice, from_archive, machine_of};
+use super::super::{migrated, ready};
+use crate::harness::image;
+use crate::harness::layout::Layout;
+use crate::harness::machine::Machine;
+use crate::harness::manifest::Manifest;
+use crate::harness::nixcmd;
+use anyhow::Result;
+
+/// A machine, and a run on it.
+#[derive(Debug)]
+pub struct Journey {
+    pub name: &'static str,
+    /// A booted machine before the run.
+    make: fn() -> Result<Machine>,
+    /// What `nix-unroot` is called with.
+    pub arguments: fn(&Machine) -> Result<String>,
+    /// Whether there is no way back from its end.
+    pub is_final: bool,
+    /// Whether paths are registered on the way or before it, which get another time each time.
+    pub registers: bool,
+}
+
+const MIGRATE: Journey = Journey {
+    name: "migrate, Debian's packages",
+    make: || Ok(ready(Layout::Debian, "kill")?.0),
+    arguments: |_| Ok("migrate --yes".to_owned()),
+    is_final: false,
+    registers: false,
+};
+const UNINSTALL: Journey = Journey {
+    name: "uninstall, Debian's packages",
+    arguments: |_| Ok("uninstall --yes --purge-homes".to_owned()),
+    is_final: true,
+    ..MIGRATE
+};
+
+pub const JOURNEYS: [Journey; 8] = [
+    MIGRATE,
+    Journey {
+        name: "migrate, official installer",
+        make: || Ok(ready(Layout::Official, "kill")?.0),
+        ..MIGRATE
+    },
+    Journey {
+        name: "migrate, with all that can be asked for",
+        make: with_everything,
+        arguments: |_| {
+            Ok("migrate --yes --share-conf --share-netrc --share-keys --share-certificates --share-ssh --share-aws"
+                .to_owned())
+        },
+        ..MIGRATE
+    },
+    Journey {
+        name: "migrate, with a newer Nix",
+        make: with_old_nix,
+        arguments: |machine| Ok(format!("migrate --yes {}", from_archive(machine)?)),
+        registers: true,
+        ..MIGRATE
+    },
+    Journey {
+        name: "install",
+        make: || machine_of(image::without_nix()?, "kill-install"),
+        arguments: |machine| {
+            Ok(format!("install --yes --extra-conf 'sandbox = relaxed' {}", from_archive(machine)?))
+        },
+        registers: true,
+        ..MIGRATE
+    },
+    Journey {
+        name: "audit --fix",
+        make: with_ways_to_root,
+        arguments: |_| Ok("audit --fix --yes".to_owned()),
+        registers: true,
+        ..MIGRATE
+    },
+    UNINSTALL,
+    Journey {
+        name: "uninstall, official installer",
+        make: || Ok(ready(Layout::Official, "kill")?.0),
+        ..UNINSTALL
+    },
+];
+
+impl Journey {
+    /// A booted machine before the run. Its systemd generates no units: doing that anew at each of a run's ten reloads would take more
+    /// time than the run.
+    pub fn machine(&self) -> Result<Machine> {
+        let machine = (self.make)()?;
+        machine.root("rm -f /usr/lib/systemd/system-generators/*; systemctl daemon-reload")?;
+        Ok(machine)
+    }
+
+    /// Everything that makes up the machine, before the run or after a rollback.
+    pub fn before(&self, machine: &Machine) -> Result<Manifest> {
+        if machine.tree().join("nix/var/nix/daemon-socket").exists() {
+            // The daemon runs, which a first client starts; the scanner ends by itself when nobody asks.
+            nixcmd::trust(machine, "alice")?;
+            machine.try_root("systemctl stop nix-root-scan.service")?;
+        }
+        Ok(Manifest::take(machine)?.without("/var/lib/nix-root-scan/remembered", "sha256"))
+    }
+
+    /// The same at the end of the run.
+    pub fn after(&self, machine: &Machine) -> Result<Manifest> {
+        let all = self.before(machine)?;
+        Ok(if self.registers { all.without_rows() } else { all })
+    }
+}
+
+/// Every kind of file that the daemon may be given access to, an installer's leftovers, builds without a sandbox, and a lack of every
+/// directory that a migration makes where there is none.
+fn with_everything() -> Result<Machine> {
+    let (machine, _) = ready(Layout::Official, "kill-all")?;
+    machine.root(
+        r#"cd /etc/nix; nix key generate-secret --key-name test --extra-experimental-features nix-command >sign.key
+        touch builder.key tls.key; echo 'machine cache.example password x' >netrc; echo 'fallback = true' >tokens.conf
+        echo 'ssh://list.example riscv64-linux /etc/nix/builder.key' >machines
+        chmod 0600 netrc tls.key tokens.conf machines; chmod 0400 sign.key builder.key
+        printf '%s\n' '!include tokens.conf' 'secret-key-files = /etc/nix/sign.key' 'sandbox = relaxed' \
+            'trusted-substituters = https://cache.example?tls-private-key=/etc/nix/tls.key' >>nix.conf
+        mkdir -p /root/.ssh /root/.aws; echo id >/root/.ssh/id_ed25519; echo aws >/root/.aws/credentials
+        chmod 0600 /root/.ssh/* /root/.aws/*
+        echo '{"planner": {"settings": {}}}' >/nix/receipt.json; install /bin/true /nix/nix-installer
+        rm -rf /usr/local/libexec /nix/var/log/nix /etc/systemd/system/sockets.target.wants /etc/systemd/system/timers.target.wants
+        chmod g+w /nix/var; systemctl restart nix-daemon"#,
+    )?;
+    Ok(machine)
+}
+
+/// A used one: a root, and a collection.
+fn with_old_nix() -> Result<Machine> {
+    let machine = machine_of(image::with_old_nix()?, "kill-old")?;
+    let (kept, _) = build_as_alice(&machine, "before")?;
+    machine.user("alice", &format!("nix-store --realise {kept} --add-root ~/result; nix-store --gc"))?;
+    Ok(machine)
+}
+
+/// A migrated machine on which every kind of thing is left that `audit --fix` closes.
+fn with_ways_to_root() -> Result<Machine> {
+    let (machine, _) = migrated(Layout::Official, "kill-audit")?;
+    machine.root(
+        "echo '[Unit]' >harmless; F=$(nix-store --add harmless); rm harmless
+         ln -s $F /etc/systemd/system/planted.service; ln -s $F /etc/tmpfiles.d/planted.conf
+         mkdir -p /etc/environment.d; echo 'PATH=/nix/var/nix/profiles/default/bin:$PATH' >/etc/environment.d/nix.conf
+         rm -rf /root/.config; systemctl daemon-reload",
+    )?;
+    Ok(machine)
+}
