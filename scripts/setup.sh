@@ -9,10 +9,10 @@ die() {
     exit 1
 }
 
-# Debian packages: a C compiler for SQLite, the static C library for verify's builder, what makes and boots machines, and what
-# install.sh is tested with, and what holds documents against their schemas.
+# Debian packages: a C compiler for SQLite, the static C library for verify's builder, what makes and boots machines, what
+# install.sh is tested with, what renders the manual pages, and what holds documents against their schemas.
 PACKAGES="gcc libc6-dev ca-certificates mmdebstrap systemd-container debian-archive-keyring patchelf strace
-qemu-system-x86 e2fsprogs zstd xz-utils procps curl wget busybox bsdutils shellcheck qemu-utils
+qemu-system-x86 e2fsprogs zstd xz-utils procps curl wget busybox bsdutils shellcheck qemu-utils groff
 python3-jsonschema"
 
 rust_is_new_enough() {

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
+use super::log::LogFormat;
 use super::settings::Settings;
 
 /// Hands a root-owned Nix to an unprivileged user, and back.
@@ -17,13 +19,13 @@ pub struct Cli {
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 done, or nothing to do; 1 failed, and undone; 2 usage; 3 blocked by a finding; \
-4 failed, and not fully undone (the message says how to go on); 5 --dry-run found changes to make (with --exit-code).";
+4 failed, and not fully undone (the message says how to go on); 5 with --exit-code: something was changed, or with --dry-run would be.";
 
-/// What every command takes.
+/// What every command takes. Variables and keys of the file are made from the flags: see `config`.
 #[derive(Debug, Args)]
 pub struct Common {
     /// Configuration file (TOML, the same names as the long options) [default: /etc/nix-unroot.toml, when it exists]
-    #[arg(long, global = true, value_name = "FILE", env = "NIX_UNROOT_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// One JSON document on standard output; progress and messages go to standard error
     #[arg(long, global = true)]
@@ -34,6 +36,9 @@ pub struct Common {
     /// Says more: what each step changes
     #[arg(long, short, global = true)]
     pub verbose: bool,
+    /// Messages on standard error as lines of text, or each as a JSON object in a line
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
     #[command(flatten)]
     pub settings: Settings,
 }
@@ -63,7 +68,7 @@ pub enum Command {
     /// Removes Nix from this machine, whoever installed it
     Uninstall(UninstallArgs),
     /// Goes on with a run that was interrupted
-    Resume,
+    Resume(Status),
     /// Gives back the state before the last migration
     Rollback(RollbackArgs),
     /// Prints the JSON schema of a document of --json, or the names of all
@@ -73,11 +78,46 @@ pub enum Command {
         name: Option<String>,
     },
     /// Lists runs and their steps
-    History {
-        /// Only this run
-        #[arg(value_name = "RUN")]
-        run: Option<i64>,
+    History(HistoryArgs),
+    /// Shows the settings that count here and where each comes from
+    Config(ConfigArgs),
+    /// Prints the completions for a shell
+    Completions {
+        /// The shell that reads them
+        #[arg(value_enum)]
+        shell: Shell,
     },
+    /// Prints the manual page, or writes the pages of all commands into a directory
+    Man {
+        /// Where to write them, in the form of a section of man pages
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+}
+
+/// What tells "done" from "nothing to do" in the exit status.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Status {
+    /// Exit status 5 when something was changed, or with --dry-run would be; 0 then means that there was nothing to do
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Only this run
+    #[arg(value_name = "RUN")]
+    pub run: Option<i64>,
+    /// Shows what was printed when it ran
+    #[arg(long)]
+    pub log: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Prints a file with every key, its meaning and its variable, all commented out
+    #[arg(long)]
+    pub example: bool,
 }
 
 #[derive(Debug, Args)]
@@ -92,9 +132,8 @@ pub struct MigrateArgs {
     /// Shows findings and plan, and writes nothing anywhere
     #[arg(long)]
     pub dry_run: bool,
-    /// With --dry-run: exit status 5 when there is something to change
-    #[arg(long, requires = "dry_run")]
-    pub exit_code: bool,
+    #[command(flatten)]
+    pub status: Status,
     /// With --dry-run: also writes a page for people, which any browser shows
     #[arg(long, value_name = "FILE", requires = "dry_run")]
     pub html: Option<PathBuf>,
@@ -112,9 +151,9 @@ pub struct AuditArgs {
     #[arg(long)]
     pub fix: bool,
     /// With --fix: shows what would be changed, and changes nothing
-    #[arg(long, requires = "fix")]
+    #[arg(long)]
     pub dry_run: bool,
-    /// Exit status 5 when there is something to change
+    /// Exit status 5 when there is something to change, or with --fix when something was changed
     #[arg(long)]
     pub exit_code: bool,
     /// Also writes a page for people, which any browser shows
@@ -148,6 +187,8 @@ pub struct RollbackArgs {
     /// before; theirs is put aside in the backups). Without it each is asked for on a terminal, and nothing is undone elsewhere
     #[arg(long, value_name = "WHOSE")]
     pub keep: Option<Whose>,
+    #[command(flatten)]
+    pub status: Status,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -167,6 +208,8 @@ pub struct UninstallArgs {
     /// Removes what Nix's commands left in people's homes, too: profiles' links, channels, caches
     #[arg(long)]
     pub purge_homes: bool,
+    #[command(flatten)]
+    pub status: Status,
 }
 
 #[derive(Debug, Args)]

@@ -8,10 +8,10 @@ use console::Style;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::args::AuditArgs;
+use super::args::{AuditArgs, Status};
 use super::exit::Exit;
 use super::machine::{LockCheck, Survey};
-use super::runs::{RunDocument, Runner};
+use super::runs::{Ended, Runner};
 use super::{Session, require_root};
 use crate::audit::{self, Danger, Hit, Subject};
 use crate::daemon::printable;
@@ -191,23 +191,23 @@ fn fix(session: &Session, args: &AuditArgs, survey: &Survey, options: &Options) 
     if !args.dry_run {
         require_root("changing what root reads")?;
     }
+    let status = Status { exit_code: args.exit_code };
     let Some(plan) = audit::fix_plan(&look(survey, options)?.hits)? else {
         session.output.message("nothing to do: nothing was found that has a safe remedy");
-        session.output.document(&RunDocument::nothing())?;
-        return Ok(Exit::Done);
+        return Ended::nothing().finish(session, status);
     };
-    session.output.plan(&plan);
     if args.dry_run {
+        session.output.plan(&plan);
         session.output.document(&plan)?;
         return Ok(if args.exit_code { Exit::Changes } else { Exit::Done });
     }
+    session.output.tell_plan(&plan);
     if !session.confirm("Change these files?")? {
-        session.output.message("nothing was changed");
-        return Ok(Exit::Failed);
+        return Ended::declined(session).finish(session, status);
     }
     let runner = match Runner::begin(session)? {
         Ok(runner) => runner,
-        Err(exit) => return Ok(exit),
+        Err(ended) => return ended.finish(session, status),
     };
     // What was agreed to must still hold under the lock.
     let now = Survey::take(options, LockCheck::HeldByUs)?;
@@ -216,5 +216,5 @@ fn fix(session: &Session, args: &AuditArgs, survey: &Survey, options: &Options) 
             "the machine changed while the plan was read, and nothing was done: run the same command again"
         );
     }
-    runner.apply(session, &plan, false)
+    runner.apply(session, &plan, false)?.finish(session, status)
 }

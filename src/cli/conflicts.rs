@@ -5,6 +5,7 @@ use console::Style;
 
 use super::Session;
 use super::args::Whose;
+use super::log::Event;
 use crate::actions::conflict::{Conflict, Keep};
 use crate::daemon::printable;
 
@@ -59,7 +60,10 @@ pub fn choose(
             None => continue,
         };
         match keep {
-            Some(keep) => chosen.push((conflict.clone(), keep)),
+            Some(keep) => {
+                tell_choice(session, conflict, keep, asks);
+                chosen.push((conflict.clone(), keep));
+            }
             None => break,
         }
     }
@@ -88,6 +92,16 @@ fn show(session: &Session, conflict: &Conflict, number: usize, of: usize) {
     if diff.len() > SHOWN {
         say(&format!("      ... and {} more lines", diff.len() - SHOWN));
     }
+}
+
+/// For those who were not asked, and those who read it later.
+fn tell_choice(session: &Session, conflict: &Conflict, keep: Keep, asked: bool) {
+    let whose = if keep == Keep::Theirs { "theirs" } else { "ours" };
+    let path = conflict.path.display().to_string();
+    let event =
+        Event::new("choice", format!("    stays: {whose} ({})", if asked { "a person" } else { "--keep" }));
+    let event = event.with("path", path).with("keep", whose);
+    if asked { session.output.log.keep(&event) } else { session.output.log.tell(&event) }
 }
 
 fn ask(conflict: &Conflict, words: Words) -> Result<Option<Keep>> {

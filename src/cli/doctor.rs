@@ -5,10 +5,10 @@ use console::Style;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::args::DoctorArgs;
+use super::args::{DoctorArgs, Status};
 use super::conflicts::{self, Words};
 use super::exit::Exit;
-use super::runs::{RunDocument, Runner};
+use super::runs::{Ended, Runner};
 use super::{Session, require_root, verify};
 use crate::actions::conflict::{Conflict, Keep};
 use crate::daemon::printable;
@@ -75,8 +75,11 @@ pub fn doctor(session: &Session, args: &DoctorArgs) -> Result<Exit> {
     require_root("comparing this machine with the journal")?;
     // Helpers that are not there are no obstacle to looking.
     let options = session.plan_options().or_else(|_| session.options())?;
-    let Some(look) = Runner::look_at_drift(session)? else { return Ok(Exit::Blocked) };
-    let look = Look { runs: look.0, drifts: look.1 };
+    let status = Status { exit_code: args.exit_code };
+    let look = match Runner::look_at_drift(session)? {
+        Ok((runs, drifts)) => Look { runs, drifts },
+        Err(ended) => return ended.finish(session, status),
+    };
     let base = look.base()?;
     if args.repair {
         return repair(session, args, &look, &options);
@@ -132,6 +135,7 @@ fn tell(session: &Session, look: &Look, drifts: &[Entry]) {
 }
 
 fn repair(session: &Session, args: &DoctorArgs, look: &Look, options: &Options) -> Result<Exit> {
+    let status = Status { exit_code: args.exit_code };
     let found = look.conflicts(options);
     let chosen = match args.dry_run {
         true => {
@@ -140,10 +144,7 @@ fn repair(session: &Session, args: &DoctorArgs, look: &Look, options: &Options) 
         }
         false => match conflicts::choose(session, &found, args.keep, Words::REPAIR)? {
             Some(chosen) => chosen,
-            None => {
-                session.output.document(&RunDocument::undecided(None, found))?;
-                return Ok(Exit::Blocked);
-            }
+            None => return Ended::undecided(None, found).finish(session, status),
         },
     };
     let theirs: Vec<_> =
@@ -160,32 +161,31 @@ fn repair(session: &Session, args: &DoctorArgs, look: &Look, options: &Options) 
     }
     let Some(plan) = make(look)? else {
         session.output.message("nothing to do: nothing drifted that can be repaired");
-        session.output.document(&RunDocument::nothing())?;
-        return Ok(Exit::Done);
+        return Ended::nothing().finish(session, status);
     };
-    session.output.plan(&plan);
     if args.dry_run {
+        session.output.plan(&plan);
         session.output.document(&plan)?;
         return Ok(if args.exit_code { Exit::Changes } else { Exit::Done });
     }
+    session.output.tell_plan(&plan);
     if !session.confirm("Put these back?")? {
-        session.output.message("nothing was changed");
-        return Ok(Exit::Failed);
+        return Ended::declined(session).finish(session, status);
     }
     let mut runner = match Runner::begin(session)? {
         Ok(runner) => runner,
-        Err(exit) => return Ok(exit),
+        Err(ended) => return ended.finish(session, status),
     };
     // What was agreed to must still hold under the lock.
-    let (runs, drifts) = runner.drifts()?;
+    let (runs, drifts) = runner.drifts(session)?;
     if make(&Look { runs, drifts })?.as_ref() != Some(&plan) {
         bail!(
             "the machine changed while the plan was read, and nothing was done: run the same command again"
         );
     }
-    let exit = runner.apply(session, &plan, false)?;
-    if exit == Exit::Done {
+    let ended = runner.apply(session, &plan, false)?;
+    if ended.exit == Exit::Done {
         session.output.message("run nix-unroot doctor again: it looks at all of it once more");
     }
-    Ok(exit)
+    ended.finish(session, status)
 }

@@ -15,7 +15,7 @@ pub enum Exit {
     Blocked = 3,
     /// Failed, and not fully undone.
     Stuck = 4,
-    /// `--dry-run --exit-code` found changes to make.
+    /// With `--exit-code`: something was changed, or with `--dry-run` would be.
     Changes = 5,
 }
 

@@ -2,19 +2,29 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::Session;
+use super::args::HistoryArgs;
 use super::exit::Exit;
-use crate::journal::{Journal, Run, StepRecord, StepState};
+use crate::daemon::printable;
+use crate::journal::{Journal, Run, RunState, StepRecord, StepState, read_log};
 use crate::platform::paths;
 use crate::report::Document;
 
 /// The document of `history --json`.
 #[derive(JsonSchema, Serialize)]
 pub struct History {
+    /// Of the program that prints this.
+    tool_version: &'static str,
+    /// The machine's name.
+    host: String,
+    /// Tells machines apart, also after their names change, and does not give `/etc/machine-id` away.
+    machine: Option<String>,
     /// From the first to the last.
     runs: Vec<Entry>,
 }
@@ -28,17 +38,25 @@ impl Document for History {
 struct Entry {
     #[serde(flatten)]
     run: Run,
+    /// Whether what it did is there now, all or a part of it.
+    in_effect: bool,
+    /// The first error of a step.
+    error: Option<String>,
     /// In the order in which they are done.
     steps: Vec<StepRecord>,
+    /// What was printed, for a run that was named, or with `--log`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<Vec<Value>>,
 }
 
-pub fn history(session: &Session, wanted: Option<i64>) -> Result<Exit> {
+pub fn history(session: &Session, args: &HistoryArgs) -> Result<Exit> {
     super::require_root("reading the journal")?;
+    let (wanted, path) = (args.run, Path::new(paths::JOURNAL));
     let mut entries = Vec::new();
-    if let Some(journal) = Journal::open_existing(Path::new(paths::JOURNAL))? {
+    if let Some(journal) = Journal::open_existing(path)? {
         for run in journal.runs()? {
             if wanted.is_none_or(|id| id == run.id) {
-                entries.push(Entry { steps: journal.steps(run.id)?, run });
+                entries.push(Entry::of(run, &journal, args)?);
             }
         }
     }
@@ -54,9 +72,55 @@ pub fn history(session: &Session, wanted: Option<i64>) -> Result<Exit> {
         if wanted.is_some() || session.output.verbose || entry.run.finished.is_none() {
             entry.steps.iter().for_each(|step| session.output.line(&step_line(step)));
         }
+        if args.log {
+            entry.log.iter().flatten().for_each(|record| session.output.line(&log_line(record)));
+        }
     }
-    session.output.document(&History { runs: entries })?;
+    let document = History {
+        tool_version: env!("CARGO_PKG_VERSION"),
+        host: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
+        machine: machine(),
+        runs: entries,
+    };
+    session.output.document(&document)?;
     Ok(Exit::Done)
+}
+
+impl Entry {
+    fn of(run: Run, journal: &Journal, args: &HistoryArgs) -> Result<Self> {
+        let steps = journal.steps(run.id)?;
+        let log = match args.log || args.run.is_some() {
+            true => Some(
+                read_log(Path::new(paths::JOURNAL), run.id)
+                    .with_context(|| format!("cannot read the log of run {}", run.id))?,
+            ),
+            false => None,
+        };
+        let done = |step: &StepRecord| {
+            !matches!(step.state, StepState::Pending | StepState::Skipped | StepState::Undone)
+        };
+        Ok(Self {
+            in_effect: run.state != RunState::Undone && steps.iter().any(done),
+            error: steps.iter().find_map(|step| step.error.clone()),
+            run,
+            steps,
+            log,
+        })
+    }
+}
+
+/// A name of this machine that its `/etc/machine-id` cannot be found from: machine-id(5) asks for that.
+fn machine() -> Option<String> {
+    let id = std::fs::read_to_string("/etc/machine-id").ok()?;
+    let digest = Sha256::new().chain_update("nix-unroot machine 1\n").chain_update(id.trim()).finalize();
+    Some(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn log_line(record: &Value) -> String {
+    let field = |name: &str| record[name].as_str().unwrap_or_default();
+    // Escaped when it was printed; line breaks are its own.
+    let text: Vec<_> = field("text").lines().map(printable).collect();
+    format!("  {}  {}", field("time"), text.join("\n                            "))
 }
 
 fn headline(entry: &Entry) -> String {

@@ -30,7 +30,7 @@ const CERTIFICATE_VARIABLES: [&str; 3] = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE", 
 pub fn install(session: &Session, args: &MigrateArgs) -> Result<Exit> {
     let options = options(session)?;
     let exit = migrate::change(session, args, &options)?;
-    if exit == Exit::Done && !options.start && !args.dry_run {
+    if matches!(exit, Exit::Done | Exit::Changes) && !options.start && !args.dry_run {
         session.output.message(
             "nothing was started or verified: the daemon starts with the next boot; run nix-unroot verify then",
         );

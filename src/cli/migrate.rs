@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::args::MigrateArgs;
 use super::exit::Exit;
 use super::machine::{LockCheck, Survey};
-use super::runs::{RunDocument, Runner};
+use super::runs::{Ended, Runner};
 use super::{Session, UsageError, install, require_root};
 use crate::findings::Finding;
 use crate::plan::{Options, Plan, Purpose, Step};
@@ -24,6 +24,10 @@ pub struct Preview<'a> {
     pub(super) migrated: bool,
     /// Whether a finding forbids it.
     pub(super) blocked: bool,
+    /// Nothing is changed by what prints this.
+    pub(super) changed: bool,
+    /// Whether the plan would change something.
+    pub(super) would_change: bool,
     /// What stands in the way, and what to know before.
     pub(super) findings: &'a [Finding],
     /// What would be done; null when nothing would.
@@ -37,7 +41,14 @@ impl Document for Preview<'_> {
 impl<'a> Preview<'a> {
     pub(super) fn of(survey: &'a Survey, plan: Option<&'a Plan>) -> Self {
         let migrated = survey.is_migrated();
-        Self { migrated, blocked: !migrated && survey.is_blocked(), findings: &survey.findings, plan }
+        Self {
+            migrated,
+            blocked: !migrated && survey.is_blocked(),
+            changed: false,
+            would_change: plan.is_some(),
+            findings: &survey.findings,
+            plan,
+        }
     }
 }
 
@@ -63,18 +74,16 @@ pub fn change(session: &Session, args: &MigrateArgs, options: &Options) -> Resul
     let survey = Survey::take(options, LockCheck::Wanted)?;
     if survey.is_migrated() {
         session.output.message("nothing to do: Nix runs unprivileged here already");
-        session.output.document(&RunDocument::nothing())?;
-        return Ok(Exit::Done);
+        return Ended::nothing().finish(session, args.status);
     }
-    session.output.findings(&survey.findings);
+    session.output.tell_findings(&survey.findings);
     if survey.is_blocked() {
         return blocked(session, &survey);
     }
     let plan = chosen_plan(args, &survey, options)?;
     session.output.plan_in_short(&plan);
     if !session.confirm_plan(question, &plan)? {
-        session.output.message("nothing was changed");
-        return Ok(Exit::Failed);
+        return Ended::declined(session).finish(session, args.status);
     }
     begin(session, args, options, &plan)
 }
@@ -83,11 +92,11 @@ pub fn change(session: &Session, args: &MigrateArgs, options: &Options) -> Resul
 fn begin(session: &Session, args: &MigrateArgs, options: &Options, plan: &Plan) -> Result<Exit> {
     let runner = match Runner::begin(session)? {
         Ok(runner) => runner,
-        Err(exit) => return Ok(exit),
+        Err(ended) => return ended.finish(session, args.status),
     };
     let survey = Survey::take(options, LockCheck::HeldByUs)?;
     if survey.is_blocked() {
-        session.output.findings(&survey.findings);
+        session.output.tell_findings(&survey.findings);
         return blocked(session, &survey);
     }
     if survey.is_migrated() || survey.plan(options)? != *plan {
@@ -95,14 +104,14 @@ fn begin(session: &Session, args: &MigrateArgs, options: &Options, plan: &Plan) 
             "the machine changed while the plan was read, and nothing was done: run the same command again"
         );
     }
-    let exit = runner.apply(session, plan, args.keep_partial)?;
-    if exit == Exit::Done && options.without_init {
+    let ended = runner.apply(session, plan, args.keep_partial)?;
+    if ended.exit == Exit::Done && options.without_init {
         session.output.message(&format!(
             "nothing starts the daemon here but you: run {} as root whenever the container starts (in the foreground; it ends with SIGTERM)",
             paths::START
         ));
     }
-    Ok(exit)
+    ended.finish(session, args.status)
 }
 
 fn blocked(session: &Session, survey: &Survey) -> Result<Exit> {
@@ -128,7 +137,7 @@ fn dry_run(session: &Session, args: &MigrateArgs, options: &Options) -> Result<E
     session.output.document(&Preview::of(&survey, plan.as_ref()))?;
     Ok(match plan {
         _ if blocked => Exit::Blocked,
-        Some(_) if args.exit_code => Exit::Changes,
+        Some(_) if args.status.exit_code => Exit::Changes,
         _ => Exit::Done,
     })
 }

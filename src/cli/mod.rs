@@ -2,6 +2,7 @@
 
 mod args;
 mod audit;
+mod config;
 mod conflicts;
 mod doctor;
 mod exit;
@@ -9,7 +10,9 @@ mod history;
 mod inspect;
 mod install;
 mod internal;
+mod log;
 mod machine;
+mod manual;
 mod migrate;
 mod output;
 mod progress;
@@ -20,15 +23,17 @@ mod settings;
 mod uninstall;
 mod verify;
 
+use std::cell::Cell;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
 use console::Term;
 
-use args::{Cli, Command};
+use args::Command;
+use config::{Parsed, Sources};
 use exit::Exit;
+use log::{Event, Log};
 use output::Output;
 use settings::Settings;
 
@@ -39,37 +44,35 @@ use crate::report::{self, Report};
 struct Session {
     settings: Settings,
     output: Output,
+    sources: Sources,
+    /// Whether this process changed something of the machine, apart from the journal.
+    touched: Cell<bool>,
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let args: Vec<_> = std::env::args_os().skip(1).collect();
-    if let Some(code) = internal::run(&args) {
+    let args: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = internal::run(args.get(1..).unwrap_or_default()) {
         return code;
     }
-    let cli = Cli::parse();
-    let output = Output::new(cli.common.json, cli.common.no_color, cli.common.verbose);
-    let settings = match cli.common.settings.with_file(cli.common.config.as_deref()) {
-        Ok(settings) => settings,
-        Err(error) => return failed(&output, &error, Exit::Usage),
+    let Parsed { cli, sources } = match config::parse(&args) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // The settings say whether a document is wanted, and they are what is wrong.
+            Output::new(false, false, false, Log::default()).error(&error);
+            return Exit::Usage.into();
+        }
     };
-    let session = Session { settings, output };
+    let common = cli.common;
+    let output = Output::new(common.json, common.no_color, common.verbose, Log::new(common.log_format));
+    let session = Session { settings: common.settings, output, sources, touched: Cell::new(false) };
     match dispatch(&session, &cli.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            // Every command turns what happens after the first change into an exit of its own; what arrives here
-            // happened before.
-            failed(&session.output, &error, if error.is::<UsageError>() { Exit::Usage } else { Exit::Failed })
+            let exit = if error.is::<UsageError>() { Exit::Usage } else { Exit::Failed };
+            session.failed(&error, exit).into()
         }
     }
-}
-
-/// Tells of an error, also as the document that is wanted instead of the command's own.
-fn failed(output: &Output, error: &anyhow::Error, exit: Exit) -> ExitCode {
-    output.error(error);
-    // Nobody reads it, and the exit status says the same.
-    let _ = output.document(&schema::Failure { error: format!("{error:#}"), exit_status: exit as u8 });
-    exit.into()
 }
 
 /// The caller must call differently.
@@ -88,14 +91,29 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Audit(args) => audit::audit(session, args),
         Command::Roots(args) => roots::roots(session, args),
         Command::Uninstall(args) => uninstall::uninstall(session, args),
-        Command::Resume => runs::resume(session),
+        Command::Resume(status) => runs::resume(session, *status),
         Command::Rollback(args) => runs::rollback(session, args),
         Command::Schema { name } => schema::schema(session, name.as_deref()),
-        Command::History { run } => history::history(session, *run),
+        Command::History(args) => history::history(session, args),
+        Command::Config(args) => config::config(session, args),
+        Command::Completions { shell } => manual::completions(session, *shell),
+        Command::Man { directory } => manual::man(session, directory.as_deref()),
     }
 }
 
 impl Session {
+    /// Tells of an error, also as the document that is wanted instead of the command's own. A run turns what happens after its
+    /// first change into an exit of its own; what arrives here happened before, or between two runs of one command.
+    fn failed(&self, error: &anyhow::Error, exit: Exit) -> Exit {
+        let changed = self.touched.get();
+        let exit = if changed { Exit::Stuck } else { exit };
+        self.output.error(error);
+        // Nobody reads it, and the exit status says the same.
+        let failure = schema::Failure { error: format!("{error:#}"), changed, exit_status: exit as u8 };
+        let _ = self.output.document(&failure);
+        exit
+    }
+
     /// The plan's options from the settings.
     fn options(&self) -> Result<Options> {
         self.settings.options().map_err(|error| UsageError(format!("{error:#}")).into())
@@ -130,6 +148,7 @@ impl Session {
     /// Asks, unless nothing is to be asked; an error when there is nobody to ask and `--yes` was not given.
     fn confirm(&self, question: &str) -> Result<bool> {
         if self.settings.yes {
+            self.output.tell(&answered(question, true, "--yes"));
             return Ok(true);
         }
         if !self.output.can_ask() {
@@ -138,11 +157,13 @@ impl Session {
             );
             return Err(UsageError(text).into());
         }
-        dialoguer::Confirm::new()
+        let answer = dialoguer::Confirm::new()
             .with_prompt(question)
             .default(false)
             .interact()
-            .context("cannot ask on this terminal: give --yes to go ahead without questions")
+            .context("cannot ask on this terminal: give --yes to go ahead without questions")?;
+        self.output.log.keep(&answered(question, answer, "a person"));
+        Ok(answer)
     }
 
     /// The same for a plan, which is shown in full on request.
@@ -159,14 +180,28 @@ impl Session {
                 .context(context)?;
             let key = terminal.read_char().context(context)?;
             terminal.write_line(&key.escape_debug().to_string()).context(context)?;
-            match key.to_ascii_lowercase() {
-                'y' => return Ok(true),
-                'e' => self.output.plan(plan),
-                'n' | '\n' | '\r' | '\u{1b}' => return Ok(false),
-                _ => {}
-            }
+            let answer = match key.to_ascii_lowercase() {
+                'y' => true,
+                'e' => {
+                    self.output.tell_plan(plan);
+                    continue;
+                }
+                'n' | '\n' | '\r' | '\u{1b}' => false,
+                _ => continue,
+            };
+            self.output.log.keep(&answered(question, answer, "a person"));
+            return Ok(answer);
         }
     }
+}
+
+/// A question with its answer, for those who were not asked and those who read it later.
+fn answered(question: &str, yes: bool, by: &str) -> Event {
+    let answer = if yes { "yes" } else { "no" };
+    Event::new("question", format!("{question} {answer} ({by})"))
+        .with("question", question)
+        .with("answer", answer)
+        .with("by", by)
 }
 
 /// Refuses a caller who is not root.

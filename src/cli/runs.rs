@@ -9,9 +9,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::args::RollbackArgs;
+use super::args::{RollbackArgs, Status, Whose};
 use super::conflicts::{self, Words};
 use super::exit::Exit;
+use super::log::{Event, Level};
 use super::progress::Progress;
 use super::{Session, require_root};
 use crate::actions::conflict::{Conflict, Keep};
@@ -22,13 +23,15 @@ use crate::platform::paths;
 use crate::report::Document;
 use crate::system::package_lock::{PackageLockError, PackageLocks};
 
-/// The document of a run with `--json`: how it ended.
+/// The document of a command that changes things, with `--json`: how it ended.
 #[derive(JsonSchema, Serialize)]
 pub struct RunDocument {
     /// Its number in the journal; null when there was nothing to do.
     run: Option<i64>,
     /// How it ended.
     outcome: Outcome,
+    /// Whether this command changed something of the machine that is changed still. The journal does not count.
+    changed: bool,
     /// What nobody chose about, with both versions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     conflicts: Vec<Conflict>,
@@ -48,6 +51,8 @@ enum Outcome {
     Undone,
     /// A step failed, and everything is as it was before.
     FailedAndUndone,
+    /// Somebody said no.
+    Declined,
     /// Nothing was undone: somebody has to choose first.
     Conflicts,
     /// It stands half done.
@@ -61,12 +66,61 @@ impl Document for RunDocument {
 impl RunDocument {
     /// There was nothing to do.
     pub fn nothing() -> Self {
-        Self { run: None, outcome: Outcome::NothingToDo, conflicts: Vec::new() }
+        Self::of(None, Outcome::NothingToDo)
+    }
+
+    fn of(run: Option<i64>, outcome: Outcome) -> Self {
+        Self { run, outcome, changed: false, conflicts: Vec::new() }
+    }
+}
+
+/// How a command ends that changes things.
+pub struct Ended {
+    pub exit: Exit,
+    /// None when the document of an error was printed already.
+    document: Option<RunDocument>,
+}
+
+impl Ended {
+    /// There was nothing to do.
+    pub fn nothing() -> Self {
+        Self { exit: Exit::Done, document: Some(RunDocument::nothing()) }
     }
 
     /// Nothing was done because of these.
     pub fn undecided(run: Option<i64>, conflicts: Vec<Conflict>) -> Self {
-        Self { run, outcome: Outcome::Conflicts, conflicts }
+        let document = RunDocument { conflicts, ..RunDocument::of(run, Outcome::Conflicts) };
+        Self { exit: Exit::Blocked, document: Some(document) }
+    }
+
+    /// Somebody said no.
+    pub fn declined(session: &Session) -> Self {
+        session.output.message("nothing was changed");
+        Self { exit: Exit::Failed, document: Some(RunDocument::of(None, Outcome::Declined)) }
+    }
+
+    /// Somebody else is at work.
+    fn held(session: &Session, error: &anyhow::Error) -> Self {
+        Self { exit: session.failed(error, Exit::Blocked), document: None }
+    }
+
+    /// Says whether anything was changed, prints the document, and gives the exit status.
+    ///
+    /// # Errors
+    /// When nothing was changed and the document cannot be printed.
+    pub fn finish(self, session: &Session, status: Status) -> Result<Exit> {
+        let Some(mut document) = self.document else { return Ok(self.exit) };
+        document.changed |= session.touched.get();
+        let changed = document.changed;
+        let event = Event::new("result", format!("changed: {changed}")).with("changed", changed);
+        let outcome = serde_json::to_value(document.outcome).unwrap_or_default();
+        session.output.log.tell(&event.with("outcome", outcome).with("of", document.run));
+        match session.output.document(&document) {
+            // The run is what it is, also when nobody reads of it.
+            Err(error) if !changed => return Err(error),
+            _ => {}
+        }
+        Ok(if changed && status.exit_code && self.exit == Exit::Done { Exit::Changes } else { self.exit })
     }
 }
 
@@ -78,16 +132,13 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Opens the journal and takes the locks; an exit status when another run or a package manager holds one.
+    /// Opens the journal and takes the locks; how the command ends when another run or a package manager holds one.
     ///
     /// # Errors
     /// When the journal or a lock cannot be made.
-    pub fn begin(session: &Session) -> Result<std::result::Result<Self, Exit>> {
+    pub fn begin(session: &Session) -> Result<std::result::Result<Self, Ended>> {
         let path = Path::new(paths::JOURNAL);
-        let held = |error: anyhow::Error| {
-            super::failed(&session.output, &error, Exit::Blocked);
-            Ok(Err(Exit::Blocked))
-        };
+        let held = |error: anyhow::Error| Ok(Err(Ended::held(session, &error)));
         let lock = match Lock::take(path) {
             Ok(lock) => lock,
             Err(error @ LockError::Held(_)) => return held(error.into()),
@@ -105,59 +156,58 @@ impl Runner {
     ///
     /// # Errors
     /// When the run cannot be recorded; then nothing was changed.
-    pub fn apply(mut self, session: &Session, plan: &Plan, keep_partial: bool) -> Result<Exit> {
+    pub fn apply(mut self, session: &Session, plan: &Plan, keep_partial: bool) -> Result<Ended> {
         let run = engine::begin(&mut self.journal, &backups(), plan)?;
-        self.drive(session, keep_partial, |engine| engine.apply(run, plan))
+        session.output.log.belongs_to(Path::new(paths::JOURNAL), run, true);
+        self.drive(session, run, keep_partial, |engine| engine.apply(run, plan))
     }
 
-    /// What drifted since the runs in effect, and those; `None` when another run holds the journal.
+    /// What drifted since the runs in effect, and those; how the command ends when another run holds the journal.
     ///
     /// # Errors
     /// When the journal or the machine cannot be read.
-    pub fn look_at_drift(session: &Session) -> Result<Option<Drifts>> {
+    pub fn look_at_drift(session: &Session) -> Result<std::result::Result<Drifts, Ended>> {
         let path = Path::new(paths::JOURNAL);
         if !journal::is_there(path) {
-            return Ok(Some(Default::default()));
+            return Ok(Ok(Drifts::default()));
         }
         let lock = match Lock::take(path) {
             Ok(lock) => lock,
-            Err(error @ LockError::Held(_)) => {
-                session.output.error(&error.into());
-                return Ok(None);
-            }
+            Err(error @ LockError::Held(_)) => return Ok(Err(Ended::held(session, &error.into()))),
             Err(error) => return Err(error.into()),
         };
         let mut journal = Journal::open(path)?;
-        let found = drifts(&mut journal);
+        let found = drifts(session, &mut journal);
         drop(lock);
-        found.map(Some)
+        found.map(Ok)
     }
 
     /// The same under this lock.
     ///
     /// # Errors
     /// As there.
-    pub fn drifts(&mut self) -> Result<Drifts> {
-        drifts(&mut self.journal)
+    pub fn drifts(&mut self, session: &Session) -> Result<Drifts> {
+        drifts(session, &mut self.journal)
     }
 
     /// What somebody else changed of what the run did.
-    fn look(&mut self, run: &Run) -> Result<Vec<Conflict>> {
-        looking(&mut self.journal, |engine| engine.conflicts(run))
+    fn look(&mut self, session: &Session, run: &Run) -> Result<Vec<Conflict>> {
+        looking(session, &mut self.journal, |engine| engine.conflicts(run))
     }
 
     fn drive(
         mut self,
         session: &Session,
+        run: i64,
         keep_partial: bool,
         work: impl FnOnce(&mut Engine<'_>) -> Result<Ending>,
-    ) -> Result<Exit> {
+    ) -> Result<Ended> {
         let cancelled = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&cancelled))
                 .context("cannot watch for signals")?;
         }
-        let progress = Progress::new(session.output.verbose);
+        let progress = Progress::new(session.output.verbose, Arc::clone(&session.output.log));
         let mut engine = Engine {
             journal: &mut self.journal,
             backups: backups(),
@@ -167,32 +217,28 @@ impl Runner {
             work_places: paths::WORK_PLACES,
         };
         let ended = work(&mut engine);
+        let touched = progress.touched() > 0;
         drop(progress);
-        let run = self.journal.runs().ok().and_then(|mut runs| runs.pop());
+        let recorded =
+            self.journal.runs().ok().and_then(|runs| runs.into_iter().find(|other| other.id == run));
         let done =
-            run.as_ref().and_then(|run| Plan::read(&run.plan).ok()).map_or(String::new(), |plan| plan.done);
+            recorded.and_then(|run| Plan::read(&run.plan).ok()).map_or(String::new(), |plan| plan.done);
         let below = self.journal.current().ok().flatten().filter(|run| run.state == RunState::Applied);
-        let (exit, outcome) = match ended {
-            Ok(ending) => {
-                let told = tell(session, &ending, &done);
-                if let (Ending::Undone, Some(run)) = (&ending, below) {
-                    let (id, name) = (run.id, run.plan_name);
-                    session.output.message(&format!(
-                        "run {id} ({name}) is still in effect; rollback again undoes that"
-                    ));
-                }
-                told
-            }
-            Err(error) => {
-                session.output.error(&error.context("the run was stopped where it was"));
-                tell(session, &Ending::Stuck, &done)
-            }
-        };
-        let run = run.map(|run| run.id);
-        // The run is what it is, also when nobody reads of it.
-        let document = RunDocument { run, outcome, conflicts: Vec::new() };
-        let _ = session.output.document(&document);
-        Ok(exit)
+        let ending = ended.unwrap_or_else(|error| {
+            session.output.error(&error.context("the run was stopped where it was"));
+            Ending::Stuck
+        });
+        let (exit, outcome) = tell(session, &ending, &done);
+        if let (Ending::Undone, Some(run)) = (&ending, below) {
+            let (id, name) = (run.id, run.plan_name);
+            session
+                .output
+                .message(&format!("run {id} ({name}) is still in effect; rollback again undoes that"));
+        }
+        let changed = touched && !matches!(ending, Ending::FailedAndUndone | Ending::Undecided);
+        session.touched.set(session.touched.get() || changed);
+        let document = RunDocument { changed, ..RunDocument::of(Some(run), outcome) };
+        Ok(Ended { exit, document: Some(document) })
     }
 }
 
@@ -202,8 +248,8 @@ const INSTALL: &str = "install";
 /// The runs in effect, and what drifted of them.
 pub type Drifts = (Vec<(Run, Plan)>, Vec<Drifted>);
 
-fn drifts(journal: &mut Journal) -> Result<Drifts> {
-    looking(journal, |engine| {
+fn drifts(session: &Session, journal: &mut Journal) -> Result<Drifts> {
+    looking(session, journal, |engine| {
         let runs = engine.in_effect()?;
         let drifts = engine.drifts(&runs)?;
         Ok((runs, drifts))
@@ -211,8 +257,13 @@ fn drifts(journal: &mut Journal) -> Result<Drifts> {
 }
 
 /// An engine that only looks.
-fn looking<T>(journal: &mut Journal, look: impl FnOnce(&Engine<'_>) -> Result<T>) -> Result<T> {
-    let (progress, cancelled) = (Progress::new(false), AtomicBool::new(false));
+fn looking<T>(
+    session: &Session,
+    journal: &mut Journal,
+    look: impl FnOnce(&Engine<'_>) -> Result<T>,
+) -> Result<T> {
+    let progress = Progress::new(false, Arc::clone(&session.output.log));
+    let cancelled = AtomicBool::new(false);
     look(&Engine {
         journal,
         backups: backups(),
@@ -249,14 +300,15 @@ fn tell(session: &Session, ending: &Ending, done: &str) -> (Exit, Outcome) {
              nix-unroot resume goes on, and nix-unroot history shows where it stands",
         ),
     };
-    session.output.message(text);
+    let level = if exit == Exit::Done { Level::Info } else { Level::Error };
+    session.output.log.tell(&Event::new("ending", text).level(level));
     (exit, outcome)
 }
 
 /// `resume`.
-pub fn resume(session: &Session) -> Result<Exit> {
+pub fn resume(session: &Session, status: Status) -> Result<Exit> {
     require_root("resuming a run")?;
-    with_current(
+    let ended = with_current(
         session,
         "there is no interrupted run: nothing to do",
         |run| {
@@ -269,17 +321,36 @@ pub fn resume(session: &Session) -> Result<Exit> {
                 _ => format!("Go on with run {} ({}, begun {})?", run.id, run.plan_name, run.started),
             })
         },
+        Agreed::NotYet,
         None,
         |engine, run| engine.resume(run),
-    )
+    );
+    ended?.finish(session, status)
 }
 
 /// `rollback`.
 pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
     require_root("rolling back")?;
-    if args.from_copy && !restored(session)? {
-        return Ok(Exit::Blocked);
+    if args.from_copy
+        && let Some(ended) = restore(session)?
+    {
+        return ended.finish(session, args.status);
     }
+    roll_back(session, args.keep, Agreed::NotYet)?.finish(session, args.status)
+}
+
+/// Whether somebody said yes already, to more than the rollback.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Agreed {
+    NotYet,
+    Already,
+}
+
+/// Undoes the last run.
+///
+/// # Errors
+/// When the journal cannot be read, or nobody can be asked.
+pub fn roll_back(session: &Session, keep: Option<Whose>, agreed: Agreed) -> Result<Ended> {
     with_current(
         session,
         "there is no run to roll back: nothing to do",
@@ -297,13 +368,14 @@ pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
                 run.id, run.plan_name, run.started
             ))
         },
-        Some(&|found| conflicts::choose(session, found, args.keep, Words::ROLLBACK)),
+        agreed,
+        Some(&|found| conflicts::choose(session, found, keep, Words::ROLLBACK)),
         |engine, run| engine.roll_back(run),
     )
 }
 
-/// Makes the journal anew from its copies; false when another run holds it.
-fn restored(session: &Session) -> Result<bool> {
+/// Makes the journal anew from its copies; how the command ends when another run holds it.
+fn restore(session: &Session) -> Result<Option<Ended>> {
     let path = Path::new(paths::JOURNAL);
     match Lock::take(path) {
         Ok(_lock) => {
@@ -311,12 +383,9 @@ fn restored(session: &Session) -> Result<bool> {
             session
                 .output
                 .message("the journal is made anew from its copy; the damaged one is kept beside it");
-            Ok(true)
+            Ok(None)
         }
-        Err(error @ LockError::Held(_)) => {
-            session.output.error(&error.into());
-            Ok(false)
-        }
+        Err(error @ LockError::Held(_)) => Ok(Some(Ended::held(session, &error.into()))),
         Err(error) => Err(error.into()),
     }
 }
@@ -328,40 +397,38 @@ fn with_current(
     session: &Session,
     nothing: &str,
     question: impl Fn(&Run) -> Option<String>,
+    agreed: Agreed,
     choose: Option<&Choose<'_>>,
     work: impl FnOnce(&mut Engine<'_>, &Run) -> Result<Ending>,
-) -> Result<Exit> {
+) -> Result<Ended> {
     if !journal::is_there(Path::new(paths::JOURNAL)) {
         session.output.message(nothing);
-        session.output.document(&RunDocument::nothing())?;
-        return Ok(Exit::Done);
+        return Ok(Ended::nothing());
     }
     let mut runner = match Runner::begin(session)? {
         Ok(runner) => runner,
-        Err(exit) => return Ok(exit),
+        Err(ended) => return Ok(ended),
     };
     let current = runner.journal.current()?;
     let Some((run, question)) = current.and_then(|run| question(&run).map(|question| (run, question))) else {
         session.output.message(nothing);
-        session.output.document(&RunDocument::nothing())?;
-        return Ok(Exit::Done);
+        return Ok(Ended::nothing());
     };
     let mut chosen = Vec::new();
     if let Some(choose) = choose {
-        let found = runner.look(&run)?;
+        let found = runner.look(session, &run)?;
         match choose(&found)? {
             Some(all) => chosen = all,
             None => {
-                session.output.document(&RunDocument::undecided(Some(run.id), found))?;
-                return Ok(Exit::Blocked);
+                return Ok(Ended::undecided(Some(run.id), found));
             }
         }
     }
-    if !session.confirm(&question)? {
-        session.output.message("nothing was changed");
-        return Ok(Exit::Failed);
+    if agreed == Agreed::NotYet && !session.confirm(&question)? {
+        return Ok(Ended::declined(session));
     }
-    runner.drive(session, false, |engine| {
+    session.output.log.belongs_to(Path::new(paths::JOURNAL), run.id, false);
+    runner.drive(session, run.id, false, |engine| {
         engine.choose(&run, &chosen)?;
         work(engine, &run)
     })

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::exit::Exit;
-use super::{Session, UsageError, audit, doctor, history, inspect, migrate, roots, runs, uninstall};
+use super::{Session, UsageError, audit, config, doctor, history, inspect, migrate, roots, runs, uninstall};
 use crate::plan::Plan;
 use crate::report::{self, Document};
 use crate::verify;
@@ -16,6 +16,8 @@ use crate::verify;
 pub struct Failure {
     /// What went wrong, and what to do about it.
     pub error: String,
+    /// Whether something of the machine was changed before, and is changed still.
+    pub changed: bool,
     /// The exit status.
     pub exit_status: u8,
 }
@@ -47,6 +49,7 @@ const KINDS: &[Kind] = &[
     kind::<roots::Expired>(),
     kind::<uninstall::Removal<'_>>(),
     kind::<history::History>(),
+    kind::<config::Configuration>(),
     kind::<Failure>(),
 ];
 
@@ -143,12 +146,16 @@ mod tests {
             json(report::to_json(&migrate::Preview {
                 migrated: false,
                 blocked: false,
+                changed: false,
+                would_change: true,
                 findings: &findings,
                 plan: Some(&plan),
             })),
             json(report::to_json(&migrate::Preview {
                 migrated: true,
                 blocked: true,
+                changed: false,
+                would_change: false,
                 findings: &[],
                 plan: None,
             })),
@@ -161,7 +168,7 @@ mod tests {
                 closed_by_migration: 1,
                 unread: vec![Unread { what: "/root".to_owned(), why: "no".to_owned() }],
             })),
-            json(report::to_json(&Failure { error: "no".to_owned(), exit_status: 1 })),
+            json(report::to_json(&Failure { error: "no".to_owned(), changed: false, exit_status: 1 })),
         ];
         let said = validate(&documents);
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));

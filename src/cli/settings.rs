@@ -1,150 +1,96 @@
-//! Settings that can come from a flag, the environment or the configuration file, in that order.
-//!
-//! One struct is the flags and the file's keys, so they cannot drift apart.
+//! What an administrator can choose of a machine's Nix, the same for every command.
 
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use clap::builder::BoolishValueParser;
-use serde::Deserialize;
 
 use crate::findings::{Share, check_accepted};
 use crate::plan::Options;
 use crate::platform::{paths, systemd};
 use crate::types::SubidRange;
 
-/// Each field is a flag `--like-this`, a variable `NIX_UNROOT_LIKE_THIS`, and a key `like-this` in the file.
-#[derive(Clone, Debug, Default, Args, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+/// Each field is a flag `--like-this`, a variable `NIX_UNROOT_LIKE_THIS`, and a key `like-this` in the file: see `config`.
+#[derive(Clone, Debug, Default, Args)]
 pub struct Settings {
     /// Asks nothing
-    #[arg(long, short, global = true, env = "NIX_UNROOT_YES", value_parser = BoolishValueParser::new())]
+    #[arg(long, short, global = true)]
     pub yes: bool,
     /// Name of the user that will own the store [default: nix]
-    #[arg(long, global = true, value_name = "NAME", env = "NIX_UNROOT_NIX_USER")]
+    #[arg(long, global = true, value_name = "NAME")]
     pub nix_user: Option<String>,
     /// Name of its group [default: the user's name]
-    #[arg(long, global = true, value_name = "NAME", env = "NIX_UNROOT_NIX_GROUP")]
+    #[arg(long, global = true, value_name = "NAME")]
     pub nix_group: Option<String>,
     /// Uid of that user [default: the system picks]
-    #[arg(long, global = true, value_name = "UID", env = "NIX_UNROOT_NIX_UID")]
+    #[arg(long, global = true, value_name = "UID")]
     pub nix_uid: Option<u32>,
     /// Gid of that group [default: the system picks]
-    #[arg(long, global = true, value_name = "GID", env = "NIX_UNROOT_NIX_GID")]
+    #[arg(long, global = true, value_name = "GID")]
     pub nix_gid: Option<u32>,
     /// First uid and gid of builds [default: 872415232, or the next free range]
-    #[arg(long, global = true, value_name = "ID", env = "NIX_UNROOT_SUBID_START")]
+    #[arg(long, global = true, value_name = "ID")]
     pub subid_start: Option<u32>,
     /// How many uids and gids builds get: a multiple of 65536 [default: 8388608]
-    #[arg(long, global = true, value_name = "COUNT", env = "NIX_UNROOT_SUBID_COUNT")]
+    #[arg(long, global = true, value_name = "COUNT")]
     pub subid_count: Option<u32>,
     /// Binary archive of Nix to install, a file or a URL [default: the release that this program knows]
-    #[arg(long, global = true, value_name = "FILE|URL", env = "NIX_UNROOT_NIX_ARCHIVE")]
+    #[arg(long, global = true, value_name = "FILE|URL")]
     pub nix_archive: Option<String>,
     /// SHA-256 of that archive, in hexadecimal; not needed for the release that this program knows
-    #[arg(long, global = true, value_name = "HEX", env = "NIX_UNROOT_NIX_ARCHIVE_SHA256")]
+    #[arg(long, global = true, value_name = "HEX")]
     pub nix_archive_sha256: Option<String>,
     /// Proxy to fetch through, also for the daemon [default: that of http_proxy, https_proxy, ... in the environment]
-    #[arg(long, global = true, value_name = "URL", env = "NIX_UNROOT_PROXY")]
+    #[arg(long, global = true, value_name = "URL")]
     pub proxy: Option<String>,
     /// PEM file of certificates to trust, also for the daemon [default: the system's, or NIX_SSL_CERT_FILE]
-    #[arg(long, global = true, value_name = "FILE", env = "NIX_UNROOT_SSL_CERT_FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub ssl_cert_file: Option<PathBuf>,
     /// With install: lines for nix.conf
-    #[arg(long, global = true, value_name = "LINES", env = "NIX_UNROOT_EXTRA_CONF")]
+    #[arg(long, global = true, value_name = "LINES")]
     pub extra_conf: Option<String>,
     /// With install: leaves the files of shells alone
-    #[arg(long, global = true, env = "NIX_UNROOT_NO_SHELL_CHANGES", value_parser = BoolishValueParser::new())]
+    #[arg(long, global = true)]
     pub no_shell_changes: bool,
     /// With install: enables the daemon without starting it, so nothing is verified
-    #[arg(long, global = true, env = "NIX_UNROOT_NO_START", value_parser = BoolishValueParser::new())]
+    #[arg(long, global = true)]
     pub no_start: bool,
     /// What starts the daemon: systemd, or none (in a container) [default: systemd]
-    #[arg(long, global = true, value_name = "systemd|none", env = "NIX_UNROOT_INIT")]
+    #[arg(long, global = true, value_name = "systemd|none")]
     pub init: Option<String>,
     /// How long running builds are waited for, in seconds [default: 300]
-    #[arg(long, global = true, value_name = "SECONDS", env = "NIX_UNROOT_DRAIN_TIMEOUT")]
+    #[arg(long, global = true, value_name = "SECONDS")]
     pub drain_timeout: Option<u64>,
     /// Lets the Nix group read nix.conf, what it includes, and lists of builders
-    #[arg(long, global = true, env = "NIX_UNROOT_SHARE_CONF", value_parser = BoolishValueParser::new())]
+    #[arg(long, global = true)]
     pub share_conf: bool,
     /// Lets it read the netrc file
-    #[arg(long, global = true, env = "NIX_UNROOT_SHARE_NETRC", value_parser = BoolishValueParser::new())]
+    #[arg(long, global = true)]
     pub share_netrc: bool,
     /// Lets it read the keys of secret-key-files
-    #[arg(long, global = true, env = "NIX_UNROOT_SHARE_KEYS", value_parser = BoolishValueParser::new())]
+    #[arg(long, global = true)]
     pub share_keys: bool,
     /// Lets it read certificates that settings name, and their keys
-    #[arg(long, global = true, env = "NIX_UNROOT_SHARE_CERTIFICATES", value_parser = BoolishValueParser::new())]
+    #[arg(long, global = true)]
     pub share_certificates: bool,
     /// Copies root's ssh keys, known hosts and configuration into the daemon's home, and lets its group read keys that builders name
-    #[arg(long, global = true, env = "NIX_UNROOT_SHARE_SSH", value_parser = BoolishValueParser::new())]
+    #[arg(long, global = true)]
     pub share_ssh: bool,
     /// Copies root's AWS credentials into the daemon's home
-    #[arg(long, global = true, env = "NIX_UNROOT_SHARE_AWS", value_parser = BoolishValueParser::new())]
+    #[arg(long, global = true)]
     pub share_aws: bool,
     /// Leaves another installer's /nix/receipt.json and /nix/nix-installer, which could delete /nix
-    #[arg(long, global = true, env = "NIX_UNROOT_KEEP_INSTALLER", value_parser = BoolishValueParser::new())]
+    #[arg(long, global = true)]
     pub keep_installer: bool,
     /// Goes on in spite of this blocker; only those that can be accepted (repeatable, or with commas)
-    #[arg(long, global = true, value_name = "KEY", env = "NIX_UNROOT_ACCEPT", value_delimiter = ',')]
+    #[arg(long, global = true, value_name = "KEY", value_delimiter = ',')]
     pub accept: Vec<String>,
     /// Directory of nix-daemon-gate and nix-root-scan [default: that of nix-unroot itself]
-    #[arg(long, global = true, value_name = "DIR", env = "NIX_UNROOT_HELPERS")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub helpers: Option<PathBuf>,
 }
 
 impl Settings {
-    /// These settings, with what they leave open taken from the configuration file: `file`, or the default one when
-    /// it exists.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or has a key that does not exist or a value of the wrong kind.
-    pub fn with_file(self, file: Option<&Path>) -> Result<Self> {
-        let path = file.unwrap_or(Path::new(paths::CONFIG));
-        let text = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && file.is_none() => return Ok(self),
-            other => {
-                other.with_context(|| format!("cannot read the configuration file {}", path.display()))?
-            }
-        };
-        let from_file: Self = toml::from_str(&text)
-            .with_context(|| format!("the configuration file {} is not right", path.display()))?;
-        Ok(self.or(from_file))
-    }
-
-    fn or(self, other: Self) -> Self {
-        Self {
-            yes: self.yes || other.yes,
-            nix_user: self.nix_user.or(other.nix_user),
-            nix_group: self.nix_group.or(other.nix_group),
-            nix_uid: self.nix_uid.or(other.nix_uid),
-            nix_gid: self.nix_gid.or(other.nix_gid),
-            subid_start: self.subid_start.or(other.subid_start),
-            subid_count: self.subid_count.or(other.subid_count),
-            nix_archive: self.nix_archive.or(other.nix_archive),
-            nix_archive_sha256: self.nix_archive_sha256.or(other.nix_archive_sha256),
-            proxy: self.proxy.or(other.proxy),
-            ssl_cert_file: self.ssl_cert_file.or(other.ssl_cert_file),
-            extra_conf: self.extra_conf.or(other.extra_conf),
-            no_shell_changes: self.no_shell_changes || other.no_shell_changes,
-            no_start: self.no_start || other.no_start,
-            init: self.init.or(other.init),
-            drain_timeout: self.drain_timeout.or(other.drain_timeout),
-            share_conf: self.share_conf || other.share_conf,
-            share_netrc: self.share_netrc || other.share_netrc,
-            share_keys: self.share_keys || other.share_keys,
-            share_certificates: self.share_certificates || other.share_certificates,
-            share_ssh: self.share_ssh || other.share_ssh,
-            share_aws: self.share_aws || other.share_aws,
-            keep_installer: self.keep_installer || other.keep_installer,
-            accept: if self.accept.is_empty() { other.accept } else { self.accept },
-            helpers: self.helpers.or(other.helpers),
-        }
-    }
-
     /// What a plan depends on. Whether the helpers are there is [`missing_helper`]'s question.
     ///
     /// # Errors
@@ -241,36 +187,7 @@ fn check_account_name(name: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Args as _, Command};
-
     use super::*;
-
-    /// Every flag is a variable and a key of the file, and takes the same value there.
-    #[test]
-    fn flag_variable_and_key_are_one() {
-        let command = Settings::augment_args(Command::new("test"));
-        for argument in command.get_arguments() {
-            let flag = argument.get_long().unwrap();
-            let variable = argument.get_env().unwrap().to_str().unwrap();
-            assert_eq!(variable, format!("NIX_UNROOT_{}", flag.replace('-', "_").to_uppercase()));
-            let parsed = ["true", "7", "'x'", "['x']"]
-                .iter()
-                .any(|value| toml::from_str::<Settings>(&format!("{flag} = {value}")).is_ok());
-            assert!(parsed, "{flag} is no key of the file");
-        }
-        assert!(toml::from_str::<Settings>("nix-usr = 'x'").is_err(), "an unknown key is an error");
-    }
-
-    #[test]
-    fn a_flag_outranks_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("config.toml");
-        fs::write(&file, "nix-user = 'fromfile'\ndrain-timeout = 7\n").unwrap();
-        let flags = Settings { nix_user: Some("flag".to_owned()), ..Settings::default() };
-        let merged = flags.with_file(Some(&file)).unwrap();
-        assert_eq!((merged.nix_user.as_deref(), merged.drain_timeout), (Some("flag"), Some(7)));
-        assert!(Settings::default().with_file(Some(&dir.path().join("missing"))).is_err());
-    }
 
     #[test]
     fn names_and_ranges_are_checked_before_anything_else() {

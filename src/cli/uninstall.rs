@@ -6,11 +6,11 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::args::{RollbackArgs, UninstallArgs};
+use super::args::UninstallArgs;
 use super::exit::Exit;
+use super::log::Event;
 use super::machine::UNINSTALL;
-use super::output::Output;
-use super::runs::{self, RunDocument, Runner};
+use super::runs::{self, Agreed, Ended, Runner};
 use super::{Session, require_root};
 use crate::facts::{self, Facts, Flavour, Machine};
 use crate::journal::{Journal, Run};
@@ -22,6 +22,10 @@ use crate::report::Document;
 /// The document of `uninstall --dry-run --json`, and of a removal that is blocked.
 #[derive(JsonSchema, Serialize)]
 pub struct Removal<'a> {
+    /// Nothing is changed by what prints this.
+    changed: bool,
+    /// Whether the plan would change something.
+    would_change: bool,
     /// The run that is rolled back first.
     rolls_back: Option<i64>,
     /// Why nothing can be removed now.
@@ -52,46 +56,45 @@ pub fn uninstall(session: &Session, args: &UninstallArgs) -> Result<Exit> {
     let survey = Survey::take()?;
     if survey.first.is_none() && survey.remains.is_empty() {
         session.output.message("nothing to do: there is no Nix on this machine");
-        session.output.document(&RunDocument::nothing())?;
-        return Ok(Exit::Done);
+        return Ended::nothing().finish(session, args.status);
     }
     let plan = survey.plan(session, args)?;
     let (blocked, stays) = (survey.blockers(args), survey.stays(args));
     if args.dry_run || !blocked.is_empty() {
         survey.show(session, args, &plan, &blocked, &stays)?;
-        return Ok(if blocked.is_empty() { Exit::Done } else { Exit::Blocked });
+        return Ok(match blocked.is_empty() {
+            false => Exit::Blocked,
+            true if args.status.exit_code => Exit::Changes,
+            true => Exit::Done,
+        });
     }
     if let Some(run) = &survey.first {
-        session.output.line(&format!("first, run {} ({}) is rolled back; then:", run.id, run.plan_name));
+        let text = format!("first, run {} ({}) is rolled back; then:", run.id, run.plan_name);
+        session.output.tell(&Event::new("message", text));
     }
     session.output.plan_in_short(&plan);
-    list(session, "stays:", &stays);
+    if !stays.is_empty() {
+        session.output.tell(&Event::new("stays", lines("stays:", &stays)));
+    }
     if !session.confirm("Remove Nix from this machine?")? {
-        session.output.message("nothing was changed");
-        return Ok(Exit::Failed);
+        return Ended::declined(session).finish(session, args.status);
     }
-    if survey.first.is_some() {
-        return after_rollback(session, args);
-    }
-    begin(session, &plan)
+    let ended = if survey.first.is_some() { after_rollback(session, args)? } else { begin(session, &plan)? };
+    ended.finish(session, args.status)
 }
 
-fn begin(session: &Session, plan: &Plan) -> Result<Exit> {
+fn begin(session: &Session, plan: &Plan) -> Result<Ended> {
     match Runner::begin(session)? {
         Ok(runner) => runner.apply(session, plan, false),
-        Err(exit) => Ok(exit),
+        Err(ended) => Ok(ended),
     }
 }
 
 /// What this tool did is undone as it was recorded; then the rest goes.
-fn after_rollback(session: &Session, args: &UninstallArgs) -> Result<Exit> {
-    // The question was asked, and there is one document: that of the removal.
-    let mut settings = session.settings.clone();
-    settings.yes = true;
-    let quiet = Session { settings, output: Output { json: false, verbose: session.output.verbose } };
-    let exit = runs::rollback(&quiet, &RollbackArgs { from_copy: false, keep: None })?;
-    if exit != Exit::Done {
-        return Ok(exit);
+fn after_rollback(session: &Session, args: &UninstallArgs) -> Result<Ended> {
+    let rolled_back = runs::roll_back(session, None, Agreed::Already)?;
+    if rolled_back.exit != Exit::Done {
+        return Ok(rolled_back);
     }
     let survey = Survey::take()?;
     if survey.first.is_some() {
@@ -100,8 +103,7 @@ fn after_rollback(session: &Session, args: &UninstallArgs) -> Result<Exit> {
     }
     if survey.remains.is_empty() {
         session.output.message("done: Nix is removed");
-        session.output.document(&RunDocument::nothing())?;
-        return Ok(Exit::Done);
+        return Ok(rolled_back);
     }
     begin(session, &survey.plan(session, args)?)
 }
@@ -204,6 +206,8 @@ impl Survey {
         }
         list(session, "blocked, and nothing was changed:", blocked);
         session.output.document(&Removal {
+            changed: false,
+            would_change: blocked.is_empty(),
             rolls_back: self.first.as_ref().map(|run| run.id),
             blocked,
             plan: Some(plan),
@@ -212,9 +216,12 @@ impl Survey {
     }
 }
 
-fn list(session: &Session, title: &str, lines: &[String]) {
-    if !lines.is_empty() {
-        session.output.line(title);
-        lines.iter().for_each(|line| session.output.line(&format!("  - {line}")));
+fn list(session: &Session, title: &str, all: &[String]) {
+    if !all.is_empty() {
+        session.output.line(&lines(title, all));
     }
+}
+
+fn lines(title: &str, all: &[String]) -> String {
+    all.iter().fold(title.to_owned(), |text, line| format!("{text}\n  - {line}"))
 }

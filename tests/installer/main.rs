@@ -17,7 +17,7 @@ const SHELLS: [&str; 3] = ["dash", "bash --posix", "busybox sh"];
 
 /// Says how it was called, and ends with a status of its own.
 const STAND_IN: &str = r#"#!/bin/sh
-[ "$1" = --version ] && exit 0
+case $1 in --version | completions | man) exit 0 ;; esac
 [ -t 0 ] && input=terminal || input=other
 echo "called: $* | uid $(id -u) | input $input | config ${NIX_UNROOT_CONFIG-none} | proxy ${https_proxy-none}"
 exit 5

@@ -59,7 +59,9 @@ fn an_installed_nix_works_and_goes_without_a_trace() -> Result<()> {
     let before = Manifest::take(&machine)?;
     let options = format!("--extra-conf 'max-jobs = 3' {}", from_archive(&machine)?);
     let environment = "https_proxy=http://proxy.example:3128 NO_PROXY=localhost";
-    machine.root(&format!("{environment} {}/nix-unroot install --yes {options}", product::DIR))?;
+    let program = format!("{}/nix-unroot", product::DIR);
+    let first = machine.root(&format!("{environment} {program} install --yes --json {options}"))?;
+    ensure!(first.contains("\"changed\": true"), "{first}");
 
     let (path, uid) = build_as_alice(&machine, "first")?;
     ensure!(subuids(&machine)?.contains(&uid), "the build ran as {uid}");
@@ -83,7 +85,7 @@ fn an_installed_nix_works_and_goes_without_a_trace() -> Result<()> {
     the_environment_is_right(&machine)?;
 
     let again = product::run(&machine, &format!("install --yes {options}"))?.exits(0)?;
-    ensure!(again.stderr.contains("nothing to do"), "{again}");
+    ensure!(again.stderr.contains("nothing to do") && again.stderr.contains("changed: false"), "{again}");
 
     product::ok(&machine, "rollback --yes")?;
     before.assert_same(&Manifest::take(&machine)?, "after an installation and its rollback")

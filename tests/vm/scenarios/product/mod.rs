@@ -38,6 +38,7 @@ mod target;
 mod trust;
 mod two_at_once;
 mod two_disks;
+mod unattended;
 mod uninstall;
 mod virtual_machine;
 mod without_init;

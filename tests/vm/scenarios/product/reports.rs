@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// Every command with `--json`, in an order in which each has something to tell, and its exit status. The first is run
 /// before a migration, when there is nothing to verify.
-const COMMANDS: [(&str, i32); 18] = [
+const COMMANDS: [(&str, i32); 19] = [
     ("verify", 1),
     ("inspect --accept no-such-key", 2),
     ("inspect", 0),
@@ -32,6 +32,7 @@ const COMMANDS: [(&str, i32); 18] = [
     ("roots --expire-older-than 9999", 0),
     ("rollback --yes", 0),
     ("history", 0),
+    ("config", 0),
 ];
 
 #[test]
