@@ -13,7 +13,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use super::Host;
-use super::edit::AccountLock;
+use super::edit::{AccountLock, Original, read_or_empty};
 
 const FILES: [&str; 6] = ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"];
 
@@ -32,6 +32,27 @@ pub fn is_half_made(file: &str, shadow: &str, name: &str) -> bool {
         Some(text.lines().any(|line| line.split(':').next() == Some(name)))
     };
     has(file) == Some(true) && has(shadow) == Some(false)
+}
+
+/// Ends the removal of `name` that a tool began and did not live to end: it takes the line out of `/etc/FILE` first, and the one in the
+/// shadow file that goes with it later.
+///
+/// # Errors
+/// When an account tool is at work for too long, or a file cannot be read or written.
+pub fn finish_removal(file: &str, shadow: &str, name: &str, host: &Host<'_>) -> Result<()> {
+    finish_removal_in(Path::new("/etc"), file, shadow, name, host)
+}
+
+fn finish_removal_in(directory: &Path, file: &str, shadow: &str, name: &str, host: &Host<'_>) -> Result<()> {
+    let is_its = |line: &str| line.split(':').next() == Some(name);
+    let _lock = AccountLock::take()?;
+    let shadow = directory.join(shadow);
+    let text = read_or_empty(&shadow)?;
+    if read_or_empty(&directory.join(file))?.lines().any(is_its) || !text.lines().any(is_its) {
+        return Ok(());
+    }
+    let rest: String = text.split_inclusive('\n').filter(|line| !is_its(line)).collect();
+    Original::capture(&shadow, host)?.write(&rest)
 }
 
 fn sweep_in(directory: &Path, host: &Host<'_>) -> Result<()> {
@@ -101,6 +122,25 @@ mod tests {
             "passwd+x",
         ] {
             assert!(!is_debris(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn half_a_removal_is_ended_and_nothing_else_goes() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (host, etc) = (host(dir.path()), dir.path().join("etc"));
+        fs::create_dir(&etc).unwrap();
+        fs::write(etc.join("group"), "root:x:0:\nnixbld:x:30000:\n").unwrap();
+        let all = "root:*::\nnix:!::\nnixbld:!::";
+        fs::write(etc.join("gshadow"), all).unwrap();
+        finish_removal_in(&etc, "group", "gshadow", "nixbld", &host).unwrap();
+        assert_eq!(fs::read_to_string(etc.join("gshadow")).unwrap(), all, "it has its line in both");
+        for _ in 0..2 {
+            finish_removal_in(&etc, "group", "gshadow", "nix", &host).unwrap();
+            assert_eq!(fs::read_to_string(etc.join("gshadow")).unwrap(), "root:*::\nnixbld:!::");
         }
     }
 

@@ -121,7 +121,10 @@ impl Act for CreateGroup {
 
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
         // userdel removes a group of the user's name with it.
-        let Some(group) = users::get_group_by_name(&self.name) else { return account_debris::sweep(host) };
+        let Some(group) = users::get_group_by_name(&self.name) else {
+            account_debris::finish_removal("group", "gshadow", &self.name, host)?;
+            return account_debris::sweep(host);
+        };
         // groupdel refuses to remove a group that somebody needs.
         if let Some(user) = local_user_of(group.gid())? {
             host.observer.note(&format!("the group {} stays: it is now the group of {user}", self.name));

@@ -101,6 +101,7 @@ impl Act for CreateUser {
             }
             command::run("userdel", &[&self.name])?;
         }
+        account_debris::finish_removal("passwd", "shadow", &self.name, host)?;
         for (path, state) in SUBID_FILES.iter().zip(before) {
             self.give_back_lines(Path::new(path), state, host)?;
         }

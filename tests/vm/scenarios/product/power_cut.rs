@@ -174,7 +174,7 @@ fn cases(recording: &Recording, count: usize, random: &mut Random) -> Vec<Case> 
             1 => recording.log.at_time(range.start, range.end, random.below(1_000_000) as f64 / 1e6),
             _ => recording.log.at_load(range.start, range.end, random),
         };
-        Case { at, during, recovery: if number / 3 % 2 == number % 2 { "resume" } else { "rollback" } }
+        Case { at, during, recovery: ["resume", "rollback"][random.below(2)] }
     };
     let (mut there, mut back): (Vec<_>, Vec<_>) =
         (0..count).map(case).partition(|case| case.during == "migration");
