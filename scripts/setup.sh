@@ -12,7 +12,7 @@ die() {
 # Debian packages: a C compiler for SQLite, the static C library for verify's builder, what makes and boots machines, and what
 # install.sh is tested with.
 PACKAGES="gcc libc6-dev ca-certificates mmdebstrap systemd-container debian-archive-keyring patchelf strace
-qemu-system-x86 e2fsprogs zstd xz-utils procps curl wget busybox bsdutils shellcheck qemu-utils"
+qemu-system-x86 e2fsprogs zstd xz-utils procps curl wget busybox bsdutils shellcheck qemu-utils python3-venv"
 
 rust_is_new_enough() {
     command -v cargo >/dev/null && command -v rustc >/dev/null || return 1

@@ -72,6 +72,16 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it knows what it sees on a Mac.
+    pub fn is_for_macs(&self) -> bool {
+        matches!(
+            self,
+            Self::Inspect | Self::Plan { .. } | Self::Migrate(_) | Self::Install(_) | Self::History { .. }
+        )
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct MigrateArgs {
     /// Shows findings and plan, and writes nothing anywhere

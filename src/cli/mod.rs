@@ -30,6 +30,7 @@ use exit::Exit;
 use output::Output;
 use settings::Settings;
 
+use crate::facts::macos;
 use crate::plan::{Options, Plan};
 
 /// What every command gets.
@@ -71,6 +72,13 @@ pub fn main() -> ExitCode {
 struct UsageError(String);
 
 fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
+    // What was never tried on a Mac is not done to one. `migrate` and `install` say so among their findings.
+    if macos::is_here() && !command.is_for_macs() {
+        session
+            .output
+            .message("this command does not know Macs yet; nix-unroot inspect does (docs/macos.md)");
+        return Ok(Exit::Blocked);
+    }
     match command {
         Command::Inspect => inspect::inspect(session),
         Command::Plan { format } => inspect::plan(session, *format),

@@ -171,6 +171,7 @@ pub fn debian_sample() -> Facts {
             group("alice", 1000, vec![]),
         ],
         backup_free_bytes: Some(20 << 30),
+        mac: None,
         unread: vec![],
     }
 }

@@ -40,8 +40,8 @@ pub(super) const CHECKS: &[Check] = &[
 
 fn no_systemd(facts: &Facts, _: &Options) -> Option<Seen> {
     let name = match &facts.init {
-        Init::Systemd { .. } => return None,
-        Init::Launchd => "launchd",
+        // A Mac has a finding of its own.
+        Init::Systemd { .. } | Init::Launchd => return None,
         Init::Other { name } => name,
     };
     Some(
@@ -52,6 +52,9 @@ fn no_systemd(facts: &Facts, _: &Options) -> Option<Seen> {
 }
 
 fn impossible(facts: &Facts, options: &Options) -> Option<Seen> {
+    if facts.mac.is_some() {
+        return None;
+    }
     let namespaces = &facts.user_namespaces;
     if namespaces.max == Some(0) {
         return Some(
