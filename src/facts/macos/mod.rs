@@ -6,6 +6,7 @@
 pub(crate) mod accounts;
 mod fstab;
 mod jobs;
+pub(crate) mod processes;
 mod shell;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use fstab::{FstabLine, SyntheticLine};
 pub use jobs::Job;
 pub use shell::ShellFile;
-pub use volume::Volume;
+pub use volume::{KEYCHAIN, Volume};
 
 use super::reader::Reader;
 
