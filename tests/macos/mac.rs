@@ -1,36 +1,55 @@
 //! A simulated Mac: this machine's files below an overlay, a Mac's above them, and stand-ins in place of Apple's tools.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Tools that there are stand-ins for, and others that a Mac has and nothing may call yet.
-const TOOLS: [&str; 9] = [
+const TOOLS: [&str; 10] = [
     "dscl",
     "diskutil",
     "launchctl",
     "security",
+    "lsof",
     "dseditgroup",
     "sysadminctl",
     "tmutil",
     "plutil",
     "sw_vers",
 ];
-/// Directories that a Mac has of its own, whose contents a test may compare.
-const WATCHED: [&str; 6] = ["Library", "etc", "nix", "private", "var/lib/nix-unroot", "usr/local"];
+/// Lines for each file (with its time stamp) and directory (without) that the Mac has of its own, which lie in the overlay's upper
+/// half, but for this tool's journal; then the files' digests.
+const LIST: &str = "cd ../upper && find Library etc nix private Users var \
+    \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants \\) \
+    -prune -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
+    find Library etc nix Users -type f -print0 | sort -z | xargs -0 sha256sum";
+/// Where the stand-ins keep what they know.
+const STATE: &str = "private/simulated-mac.json";
+/// Where they write calls that they do not know.
+const UNKNOWN: &str = "private/unknown-calls";
 
 /// UUID of the volume for Nix.
 pub const UUID: &str = "5BFF8A2F-1F4C-4A6E-9B6C-1D2E3F405162";
-
-/// A simulated Mac that is not running: each command starts it, and ends it.
+/// The system's keychain.
+pub const KEYCHAIN: &str = "/Library/Keychains/System.keychain";
+/// A simulated Mac. It lies in memory, in namespaces of its own that end with it: it neither sees this machine's processes nor ends them.
 pub struct Mac {
-    dir: TempDir,
-    /// What the stand-ins answer.
-    pub state: Value,
+    keeper: Child,
+    /// Its first process.
+    first: u32,
+    _dir: TempDir,
+}
+
+impl Drop for Mac {
+    fn drop(&mut self) {
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
 }
 
 /// What a property list looks like in XML.
@@ -41,36 +60,42 @@ pub fn plist(body: &str) -> String {
     )
 }
 
+fn volume(name: &str, device: &str, uuid: &str, mount_point: &str) -> Value {
+    json!({
+        "DeviceIdentifier": device, "VolumeName": name, "MountPoint": mount_point, "FilesystemType": "apfs", "VolumeUUID": uuid,
+        "GlobalPermissionsEnabled": true, "FileVault": true, "WritableVolume": true, "ParentWholeDisk": "disk3", "Internal": true,
+    })
+}
+
 impl Mac {
     /// Without Nix.
     pub fn clean() -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let user = |uid: &str, gid: &str, home: &str| json!({"UniqueID": [uid], "PrimaryGroupID": [gid], "NFSHomeDirectory": [home], "UserShell": ["/bin/zsh"]});
-        let volume = |name: &str, device: &str, mount_point: &str| {
-            json!({
-                "DeviceIdentifier": device, "VolumeName": name, "MountPoint": mount_point, "FilesystemType": "apfs",
-                "VolumeUUID": "00000000-1111-2222-3333-444444444444", "GlobalPermissionsEnabled": true, "FileVault": true,
-                "WritableVolume": true, "ParentWholeDisk": "disk3", "Internal": true,
-            })
-        };
-        let state = json!({
-            "directory": {
-                "/Users": {
-                    "root": user("0", "0", "/var/root"), "nobody": user("-2", "-2", "/var/empty"), "alice": user("501", "20", "/Users/alice"),
-                },
-                "/Groups": {"wheel": {"PrimaryGroupID": ["0"], "GroupMembership": ["root"]}, "staff": {"PrimaryGroupID": ["20"]}},
-            },
-            "volumes": {"/": volume("Macintosh HD", "disk3s1s1", "/")},
-            "jobs": {}, "disabled": {"com.apple.ftpd": true}, "keychains": {},
-        });
-        let mac = Self { dir, state };
-        for directory in ["root", "files/Library/LaunchDaemons", "files/private"] {
-            fs::create_dir_all(mac.dir.path().join(directory))?;
-        }
+        let script = format!(
+            "mount -t tmpfs none {0} && cd {0} && mkdir upper work root && \
+             mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root && \
+             mount --rbind /proc root/proc && mount --rbind /dev root/dev && mkdir root/private && \
+             touch root/private/nix-unroot && mount --bind {1} root/private/nix-unroot && echo ready && exec sleep 3600",
+            dir.path().display(),
+            env!("CARGO_BIN_EXE_nix-unroot"),
+        );
+        let mut keeper = Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(keeper.stdout.take().context("a pipe")?).read_line(&mut line)?;
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", keeper.id()))?;
+        let mac = Self { keeper, first: children.trim().parse().unwrap_or_default(), _dir: dir };
+        ensure!(line == "ready\n" && mac.first != 0, "the simulated Mac does not start");
+
         for tool in TOOLS {
-            let place = mac.file(&format!("usr/bin/{tool}"), include_str!("stand_in.py"))?;
-            ensure!(Command::new("chmod").arg("0755").arg(place).status()?.success(), "chmod");
+            mac.file(&format!("usr/bin/{tool}"), include_str!("stand_in.py"))?;
+            mac.shell(&format!("chmod 0755 usr/bin/{tool}"))?;
         }
+        mac.shell("rm -rf etc/nix nix etc/fstab etc/zsh; mkdir -p Library/LaunchDaemons var/empty Users/alice var/root")?;
+        mac.file("etc/fstab", "# as Apple delivers it\n")?;
         mac.file(
             "System/Library/CoreServices/SystemVersion.plist",
             &plist(
@@ -78,57 +103,67 @@ impl Mac {
                  <key>ProductVersion</key><string>15.1</string>",
             ),
         )?;
-        fs::copy(env!("CARGO_BIN_EXE_nix-unroot"), mac.file("private/nix-unroot", "")?)?;
+        let user = |uid: &str, gid: &str, home: &str| json!({"UniqueID": [uid], "PrimaryGroupID": [gid], "NFSHomeDirectory": [home], "UserShell": ["/bin/zsh"]});
+        mac.set_state(&json!({
+            "directory": {
+                "/Users": {
+                    "root": user("0", "0", "/var/root"), "nobody": user("-2", "-2", "/var/empty"), "alice": user("501", "20", "/Users/alice"),
+                },
+                "/Groups": {"wheel": {"PrimaryGroupID": ["0"], "GroupMembership": ["root"]}, "staff": {"PrimaryGroupID": ["20"]}},
+            },
+            "volumes": [volume("Macintosh HD", "disk3s1s1", "00000000-1111-2222-3333-444444444444", "/")],
+            "jobs": {}, "disabled": {"com.apple.ftpd": true}, "next_pid": 500, "open_files": [], "busy": false,
+            "keychains": {KEYCHAIN: [{"account": "alice", "service": "mail", "label": "mail"}]},
+        }))?;
         Ok(mac)
     }
 
-    /// With a Nix of the official script: a volume, build users, jobs, shells' files, and a store of root's.
-    pub fn official() -> Result<Self> {
-        let mut mac = Self::clean()?;
-        let mut volume = mac.state["volumes"]["/"].clone();
-        for (key, value) in [
-            ("DeviceIdentifier", "disk3s7"),
-            ("VolumeName", "Nix Store"),
-            ("MountPoint", "/nix"),
-            ("VolumeUUID", UUID),
-        ] {
-            volume[key] = json!(value);
-        }
-        mac.state["volumes"]["/nix"] = volume;
-        for number in 1..=32 {
-            let uid = (350 + number).to_string();
-            mac.state["directory"]["/Users"][format!("_nixbld{number}")] = json!({
-                "UniqueID": [uid], "PrimaryGroupID": ["350"], "NFSHomeDirectory": ["/var/empty"], "UserShell": ["/usr/bin/false"],
-                "IsHidden": ["1"],
+    /// With a Nix of the official script, and `builders` build users: a volume, jobs, shells' files, and a store of root's.
+    pub fn official(builders: u32) -> Result<Self> {
+        let mac = Self::clean()?;
+        let members: Vec<_> = (1..=builders).map(|number| format!("_nixbld{number}")).collect();
+        mac.change_state(|state| {
+            for (number, name) in (1..).zip(&members) {
+                state["directory"]["/Users"][name] = json!({
+                    "UniqueID": [(350 + number).to_string()], "PrimaryGroupID": ["350"], "NFSHomeDirectory": ["/var/empty"],
+                    "UserShell": ["/usr/bin/false"], "IsHidden": ["1"], "RealName": [format!("Nix build user {number}")],
+                    "GeneratedUID": [format!("00000000-0000-0000-0000-{number:012}")],
+                });
+            }
+            state["directory"]["/Groups"]["nixbld"] = json!({
+                "PrimaryGroupID": ["350"], "GroupMembership": members, "RealName": ["Nix build group for nix-daemon"],
+                "GeneratedUID": ["00000000-0000-0000-0000-000000000350"],
             });
-        }
-        let members: Vec<_> = (1..=32).map(|number| format!("_nixbld{number}")).collect();
-        mac.state["directory"]["/Groups"]["nixbld"] =
-            json!({"PrimaryGroupID": ["350"], "GroupMembership": members});
-        mac.state["keychains"]["/Library/Keychains/System.keychain"] =
-            json!([{"account": "Nix Store", "service": UUID, "label": "Nix Store encryption password"}]);
-        mac.job("org.nixos.nix-daemon", "/bin/wait4path /nix/var/nix/profiles/default/bin/nix-daemon &amp;&amp; exec /nix/var/nix/profiles/default/bin/nix-daemon", Some(412))?;
-        mac.job("org.nixos.darwin-store", "/usr/sbin/diskutil mount -mountPoint /nix x", None)?;
+            let volumes = state["volumes"].as_array_mut().context("an array")?;
+            volumes.push(volume("Nix Store", "disk3s7", UUID, "/nix"));
+            let items = state["keychains"][KEYCHAIN].as_array_mut().context("an array")?;
+            items.push(json!({"account": "Nix Store", "service": UUID, "label": "Nix Store encryption password"}));
+            Ok(())
+        })?;
+        let daemon = "/nix/var/nix/profiles/default/bin/nix-daemon";
+        mac.job("org.nixos.nix-daemon", &format!("/bin/wait4path {daemon} &amp;&amp; exec {daemon}"))?;
+        mac.job("org.nixos.darwin-store", "/usr/sbin/diskutil mount -mountPoint /nix x")?;
+        mac.job("com.example.backup", "/usr/local/bin/backup /nix/var")?;
         mac.file("etc/synthetic.conf", "nix\n")?;
-        mac.file("etc/fstab", &format!("UUID={UUID} /nix apfs rw,noauto,nobrowse,nosuid,noatime,owners\n"))?;
         mac.file(
-            "etc/zshrc",
-            "# Nix\n. /nix/var/nix/profiles/default/etc/profile.d/nix-daemon.sh\n# End Nix\n",
+            "etc/fstab",
+            &format!(
+                "# as Apple delivers it\nUUID={UUID} /nix apfs rw,noauto,nobrowse,nosuid,noatime,owners\n"
+            ),
         )?;
-        mac.file("etc/zshrc.backup-before-nix", "")?;
+        let block = "\n# Nix\nif [ -e '/nix/x' ]; then\n  . '/nix/x'\nfi\n# End Nix\n\n";
+        mac.file("etc/zshrc", &format!("{block}# of Apple\n"))?;
+        mac.file("etc/zshrc.backup-before-nix", "# of Apple\n")?;
         mac.file("etc/nix/nix.conf", "\nbuild-users-group = nixbld\n")?;
         let nix = format!("nix/store/{}-nix-2.34.8", "0".repeat(32));
         mac.file(&format!("{nix}/bin/nix"), "#!/bin/sh\n")?;
-        mac.link(&format!("{nix}/bin/nix-daemon"), "nix")?;
-        mac.link("nix/var/nix/profiles/default", &format!("/{nix}"))?;
         mac.file("nix/var/nix/db/schema", "10")?;
-        let database = rusqlite::Connection::open(mac.file("nix/var/nix/db/db.sqlite", "")?)?;
-        database.execute_batch("CREATE TABLE ValidPaths (id INTEGER); INSERT INTO ValidPaths VALUES (1)")?;
+        mac.shell(&format!("ln -s nix {nix}/bin/nix-daemon; mkdir nix/var/nix/profiles; ln -s /{nix} nix/var/nix/profiles/default"))?;
         Ok(mac)
     }
 
     /// A property list of launchd's, and the job that it is.
-    pub fn job(&mut self, label: &str, script: &str, pid: Option<i32>) -> Result<()> {
+    pub fn job(&self, label: &str, script: &str) -> Result<()> {
         let path = format!("Library/LaunchDaemons/{label}.plist");
         self.file(
             &path,
@@ -137,60 +172,119 @@ impl Mac {
                  <array><string>/bin/sh</string><string>-c</string><string>{script}</string></array>"
             )),
         )?;
-        self.state["jobs"][label] = json!({"path": format!("/{path}"), "pid": pid});
-        Ok(())
+        self.change_state(|state| {
+            state["jobs"][label] = json!({"path": format!("/{path}"), "pid": 412});
+            Ok(())
+        })
     }
 
-    /// Writes a file of the Mac; where it lies on this machine.
-    pub fn file(&self, path: &str, text: &str) -> Result<PathBuf> {
-        let place = self.dir.path().join("files").join(path);
+    /// Where a path of the Mac lies on this machine, for processes that may look into its namespace.
+    fn place(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/cwd/root/{path}", self.first))
+    }
+
+    /// Writes a file.
+    pub fn file(&self, path: &str, text: &str) -> Result<()> {
+        let place = self.place(path);
         fs::create_dir_all(place.parent().context("a path has a parent")?)?;
-        fs::write(&place, text)?;
-        Ok(place)
+        fs::write(&place, text).with_context(|| format!("cannot write {path}"))
     }
 
-    fn link(&self, path: &str, target: &str) -> Result<()> {
-        let place = self.dir.path().join("files").join(path);
-        fs::create_dir_all(place.parent().context("a path has a parent")?)?;
-        Ok(std::os::unix::fs::symlink(target, place)?)
+    /// A file's text.
+    pub fn read(&self, path: &str) -> Result<String> {
+        fs::read_to_string(self.place(path)).with_context(|| format!("cannot read {path}"))
     }
 
-    /// Runs `nix-unroot WORDS` on the Mac. A call of a tool that no stand-in knows is a failure.
-    pub fn run(&self, words: &str) -> Result<Output> {
-        self.file("private/simulated-mac.json", &self.state.to_string())?;
-        // A directory of an overlay's must be on a file system that keeps its marks; a tmpfs does everywhere.
-        let script = format!(
-            "mount -t tmpfs none {dir}/root && cd {dir}/root && mkdir upper work merged && cp -a {dir}/files/. upper && \
-             mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work merged && \
-             mount --rbind /proc merged/proc && mount --rbind /dev merged/dev && {manifest} >{dir}/before; \
-             chroot merged /private/nix-unroot {words}; status=$?; {manifest} >{dir}/after; \
-             cp merged/private/unknown-calls {dir}/ 2>/dev/null; exit $status",
-            dir = self.dir.path().display(),
-            manifest = format_args!(
-                "(cd merged && find {} ! -path private/unknown-calls -exec stat -c '%n %u:%g %a %F %s %Y' {{}} + 2>/dev/null | sort)",
-                WATCHED.join(" ")
-            ),
-        );
-        let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output()?;
-        let unknown = fs::read_to_string(self.dir.path().join("unknown-calls")).unwrap_or_default();
+    /// What the stand-ins know.
+    pub fn state(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.read(STATE)?)?)
+    }
+
+    fn set_state(&self, state: &Value) -> Result<()> {
+        self.file(STATE, &state.to_string())
+    }
+
+    /// Changes what the stand-ins know.
+    pub fn change_state(&self, change: impl FnOnce(&mut Value) -> Result<()>) -> Result<()> {
+        let mut state = self.state()?;
+        change(&mut state)?;
+        self.set_state(&state)
+    }
+
+    /// Runs a shell of this machine in the Mac's root directory; its output.
+    pub fn shell(&self, script: &str) -> Result<String> {
+        let output = self.inside().args(["sh", "-c", &format!("cd root && {script}")]).output()?;
+        ensure!(output.status.success(), "`{script}`: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn inside(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--mount=/proc/{}/ns/mnt", self.first))
+            .arg(format!("--pid=/proc/{}/ns/pid", self.first));
+        command.arg(format!("--wd=/proc/{}/cwd", self.first)).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `nix-unroot WORDS` on the Mac, with these variables. A call of a tool that no stand-in knows is a failure.
+    pub fn run_with(&self, variables: &[(&str, &str)], words: &str) -> Result<Output> {
+        let mut command = self.inside();
+        command.args(["sh", "-c", &format!("exec chroot root /private/nix-unroot {words}")]);
+        let output = command.envs(variables.iter().copied()).output()?;
+        let unknown = self.read(UNKNOWN).unwrap_or_default();
         ensure!(unknown.is_empty(), "`nix-unroot {words}` called what no stand-in knows:\n{unknown}");
         Ok(output)
     }
 
-    /// Runs `nix-unroot inspect --json`; the document.
+    /// The same without variables.
+    pub fn run(&self, words: &str) -> Result<Output> {
+        self.run_with(&[], words)
+    }
+
+    /// The document of `nix-unroot inspect --json`, which must change nothing.
     pub fn inspect(&self) -> Result<Value> {
+        let before = self.manifest()?;
         let output = self.run("inspect --json")?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        self.is_untouched()?;
+        before.assert_same(&self.manifest()?, "after inspect")?;
         serde_json::from_slice(&output.stdout).context("inspect --json wrote something else")
     }
 
-    /// Whether the last command changed nothing.
-    pub fn is_untouched(&self) -> Result<()> {
-        let read = |name: &str| fs::read_to_string(Path::new(self.dir.path()).join(name));
-        let (before, after) = (read("before")?, read("after")?);
-        ensure!(before.lines().count() > 20, "the manifest is empty:\n{before}");
-        ensure!(before == after, "it changed something:\n{before}\n---\n{after}");
+    /// All that the Mac has of its own: files, and what the stand-ins know. Numbers of processes come and go.
+    pub fn manifest(&self) -> Result<Manifest> {
+        let mut state = self.state()?;
+        state["next_pid"].take();
+        for job in state["jobs"].as_object_mut().context("an object")?.values_mut() {
+            job["pid"] = json!(!job["pid"].is_null());
+        }
+        let files = self.shell(LIST)?;
+        ensure!(files.lines().count() > 8, "the manifest is empty:\n{files}");
+        Ok(Manifest(format!("{files}{state:#}\n")))
+    }
+}
+
+/// The state of a Mac at an instant.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Manifest(String);
+
+impl Manifest {
+    /// Fails, and tells the lines that differ.
+    pub fn assert_same(&self, other: &Self, when: &str) -> Result<()> {
+        let only = |here: &Self, there: &Self, mark: &str| {
+            let there: std::collections::HashSet<_> = there.0.lines().collect();
+            here.0
+                .lines()
+                .filter(|line| !there.contains(line))
+                .map(|line| format!("{mark} {line}\n"))
+                .collect::<String>()
+        };
+        ensure!(
+            self == other,
+            "{when}, it is not the same:\n{}{}",
+            only(self, other, "-"),
+            only(other, self, "+")
+        );
         Ok(())
     }
 }
