@@ -14,8 +14,6 @@ set -eu
 VERSION=
 DIGESTS=
 
-PROGRAMS="nix-unroot nix-root-scan nix-daemon-gate"
-
 say() {
     printf 'install.sh: %s\n' "$*" >&2
 }
@@ -45,6 +43,22 @@ system() {
             ;;
     esac
     printf '%s-%s\n' "$machine" "$(printf %s "$os" | tr '[:upper:]' '[:lower:]')"
+}
+
+# What the archive of a system holds.
+programs_for() {
+    case $1 in
+        *-darwin) echo nix-unroot ;;
+        *) echo nix-unroot nix-root-scan nix-daemon-gate ;;
+    esac
+}
+
+# What the programs need, in words.
+needed_by() {
+    case $1 in
+        *-darwin) echo "macOS 11 or newer" ;;
+        *) echo "Linux with glibc 2.28 or newer" ;;
+    esac
 }
 
 # fetch URL FILE
@@ -173,10 +187,10 @@ $(printf '%s\n' "$DIGESTS" | sed -n 's/.*nix-unroot-[^ ]*-\([^-]*-[^-]*\)\.tar\.
     $found, and should be
     $expected. Nothing was unpacked or run. Try again; if it stays so, tell the maintainers"
 
-    # shellcheck disable=SC2086 # a list of names
-    (cd "$dir" && gzip -dc archive | tar -xf - $PROGRAMS) || die "cannot unpack $url into $dir"
+    # shellcheck disable=SC2046 # a list of names
+    (cd "$dir" && gzip -dc archive | tar -xf - $(programs_for "$system")) || die "cannot unpack $url into $dir"
     "$dir/nix-unroot" --version >/dev/null 2>&1 ||
-        die "the programs do not run here: they need Linux with glibc 2.28 or newer (this system: $(uname -sr))"
+        die "the programs do not run here: they need $(needed_by "$system") (this system: $(uname -sr))"
 
     status=0
     run "$@" || status=$?

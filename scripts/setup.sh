@@ -13,7 +13,7 @@ die() {
 # install.sh is tested with, what renders the manual pages, and what holds documents against their schemas.
 PACKAGES="gcc libc6-dev ca-certificates mmdebstrap systemd-container debian-archive-keyring patchelf strace
 qemu-system-x86 e2fsprogs zstd xz-utils procps curl wget busybox bsdutils shellcheck qemu-utils groff
-python3-jsonschema"
+python3-jsonschema python3-venv"
 
 rust_is_new_enough() {
     command -v cargo >/dev/null && command -v rustc >/dev/null || return 1

@@ -127,6 +127,24 @@ pub struct InspectArgs {
     pub html: Option<PathBuf>,
 }
 
+impl Command {
+    /// Whether it knows what it sees on a Mac.
+    pub fn is_for_macs(&self) -> bool {
+        matches!(
+            self,
+            Self::Inspect(_)
+                | Self::Plan { .. }
+                | Self::Migrate(_)
+                | Self::Install(_)
+                | Self::History(_)
+                | Self::Schema { .. }
+                | Self::Config(_)
+                | Self::Completions { .. }
+                | Self::Man { .. }
+        )
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct MigrateArgs {
     /// Shows findings and plan, and writes nothing anywhere

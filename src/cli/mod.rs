@@ -37,6 +37,7 @@ use log::{Event, Log};
 use output::Output;
 use settings::Settings;
 
+use crate::facts::macos;
 use crate::plan::{Options, Plan};
 use crate::report::{self, Report};
 
@@ -81,6 +82,13 @@ pub fn main() -> ExitCode {
 struct UsageError(String);
 
 fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
+    // What was never tried on a Mac is not done to one. `migrate` and `install` say so among their findings.
+    if macos::is_here() && !command.is_for_macs() {
+        session
+            .output
+            .message("this command does not know Macs yet; nix-unroot inspect does (docs/macos.md)");
+        return Ok(Exit::Blocked);
+    }
     match command {
         Command::Inspect(args) => inspect::inspect(session, args),
         Command::Plan { format } => inspect::plan(session, *format),

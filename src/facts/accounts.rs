@@ -1,7 +1,7 @@
 //! Accounts and groups, from `/etc/passwd` and `/etc/group` (passwd(5), group(5)).
 
 use super::reader::Reader;
-use super::{Account, Group};
+use super::{Account, Group, macos};
 
 /// The local accounts, with look-ups that on a live machine also ask the name service.
 #[derive(Debug, Default)]
@@ -13,6 +13,11 @@ pub(crate) struct Accounts {
 
 impl Accounts {
     pub fn read(reader: &Reader<'_>) -> Self {
+        // On macOS those files are for single-user mode alone (opendirectoryd(8)).
+        if macos::is_mac(reader) {
+            let (users, groups) = macos::accounts::read(reader);
+            return Self { users, groups, live: reader.machine.is_live() };
+        }
         let users = reader.text("/etc/passwd").unwrap_or_default();
         let groups = reader.text("/etc/group").unwrap_or_default();
         Self {

@@ -65,6 +65,9 @@ pub struct Facts {
     pub read_only: Vec<PathBuf>,
     /// Bytes free, for root, on the file system that holds this tool's journal and backups; `None` when it does not say.
     pub backup_free_bytes: Option<u64>,
+    /// What only macOS has; `None` elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<super::macos::Mac>,
     /// What could not be read, and why.
     pub unread: Vec<Unread>,
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::macos::Mac;
 use super::packages::Package;
 use super::reader::Reader;
-use super::{BuildUsers, Database, Flavour, NixBinary, Os, Store, Unit, nix_binary};
+use super::{BuildUsers, Database, Flavour, NixBinary, Os, Store, Unit, macos, nix_binary};
 use crate::platform::paths::{GATE, LIBEXEC_DIR, NIX_CONF};
 
 /// What the marks are looked for in.
@@ -20,6 +21,7 @@ pub(crate) struct Clues<'c> {
     pub units: &'c [Unit],
     pub build_users: &'c BuildUsers,
     pub packages: &'c BTreeMap<PathBuf, Package>,
+    pub mac: Option<&'c Mac>,
 }
 
 /// The first kind whose marks are there. Systems that own all of `/etc` come first, then forks of the daemon, then
@@ -32,7 +34,7 @@ pub(crate) fn gather(reader: &Reader<'_>, clues: &Clues<'_>) -> Flavour {
         .or_else(|| packages(clues))
         .or_else(|| installer(reader, clues))
         .or_else(|| script(clues))
-        .unwrap_or(if clues.store.is_none() && clues.nix.is_empty() && daemon_units(clues).next().is_none() {
+        .unwrap_or(if clues.store.is_none() && clues.nix.is_empty() && !has_daemon(clues) {
             Flavour::None
         } else {
             Flavour::Unknown
@@ -66,7 +68,8 @@ fn unprivileged(clues: &Clues<'_>) -> Option<Flavour> {
     let runs_gate = |unit: &Unit| unit.exec_start.as_ref() == Some(&gate);
     let owned =
         clues.store.is_some_and(|store| store.uid == 0) && clues.database.is_none_or(|db| db.uid != 0);
-    if daemon_units(clues).any(runs_gate) {
+    let runs_as_user = |mac: &Mac| mac.daemon().is_some_and(|job| job.is_ours() && job.user.is_some());
+    if daemon_units(clues).any(runs_gate) || clues.mac.is_some_and(runs_as_user) {
         return owned.then_some(Flavour::Unprivileged);
     }
     let foreign = |unit: &Unit| {
@@ -74,7 +77,10 @@ fn unprivileged(clues: &Clues<'_>) -> Option<Flavour> {
         let wrapper = unit.exec_start.as_ref().is_some_and(|program| program.ends_with("nix-nswrapper"));
         unit.name.as_str().ends_with(".service") && (user || wrapper)
     };
-    daemon_units(clues).any(foreign).then_some(Flavour::UnprivilegedForeign)
+    let foreign_job =
+        |mac: &Mac| mac.daemon().is_some_and(|job| job.user.as_deref().is_some_and(|user| user != "root"));
+    (daemon_units(clues).any(foreign) || clues.mac.is_some_and(foreign_job))
+        .then_some(Flavour::UnprivilegedForeign)
 }
 
 /// Determinate Nix and Lix run other daemons.
@@ -83,6 +89,7 @@ fn fork(reader: &Reader<'_>, clues: &Clues<'_>) -> Option<Flavour> {
         || clues.units.iter().any(|unit| {
             unit.exec_start.as_ref().is_some_and(|program| program.ends_with("determinate-nixd"))
         })
+        || clues.mac.is_some_and(|mac| mac.job(macos::DETERMINATE_DAEMON).is_some())
         || daemon_name(clues).is_some_and(|name| name.starts_with("determinate-nix-"));
     if determinate {
         return Some(Flavour::DeterminateNix);
@@ -140,14 +147,15 @@ fn installer(reader: &Reader<'_>, clues: &Clues<'_>) -> Option<Flavour> {
 fn single_user(clues: &Clues<'_>) -> Option<Flavour> {
     let owner = clues.store.map(|store| store.uid).filter(|owner| *owner != 0)?;
     let same = clues.database.is_none_or(|database| database.uid == owner);
-    let single = same && daemon_units(clues).next().is_none();
+    let single = same && !has_daemon(clues);
     single.then_some(Flavour::OfficialSingleUser { owner })
 }
 
 /// The official script leaves no mark of its own but a daemon in the store with build users.
 fn script(clues: &Clues<'_>) -> Option<Flavour> {
     let store = clues.store?;
-    let mut daemons = daemon_units(clues).filter_map(|unit| unit.exec_start.as_ref());
+    let of_job = clues.mac.and_then(|mac| mac.daemon()?.program.as_ref());
+    let mut daemons = daemon_units(clues).filter_map(|unit| unit.exec_start.as_ref()).chain(of_job);
     let in_store = daemons.next().is_some_and(|program| program.starts_with("/nix"));
     (store.uid == 0 && in_store && clues.build_users.group.is_some()).then_some(Flavour::OfficialMultiUser)
 }
@@ -156,6 +164,10 @@ fn script(clues: &Clues<'_>) -> Option<Flavour> {
 fn daemon_units<'c>(clues: &'c Clues<'_>) -> impl Iterator<Item = &'c Unit> {
     let daemon = |unit: &&Unit| unit.name.as_str().starts_with("nix-daemon") && unit.file_state != "masked";
     clues.units.iter().filter(daemon)
+}
+
+fn has_daemon(clues: &Clues<'_>) -> bool {
+    daemon_units(clues).next().is_some() || clues.mac.is_some_and(|mac| mac.daemon().is_some())
 }
 
 /// Name of the store path whose Nix the daemon runs, or of the first one found.

@@ -7,16 +7,16 @@ use std::path::Path;
 use super::{Facts, Flavour, Machine, gather};
 
 /// A directory that looks like a machine. `#` in a path stands for a store hash.
-struct Tree {
+pub(super) struct Tree {
     root: tempfile::TempDir,
     owners: Vec<(&'static str, u32)>,
-    outputs: Vec<(&'static str, &'static str)>,
+    outputs: Vec<(&'static str, String)>,
 }
 
 const STORE_UNITS: &str = "/nix/var/nix/profiles/default/lib/systemd/system";
 
 impl Tree {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { root: tempfile::tempdir().unwrap(), owners: vec![], outputs: vec![] }
             .file("/etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian\"\n")
             .file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n")
@@ -30,28 +30,28 @@ impl Tree {
         place
     }
 
-    fn file(self, path: &str, text: &str) -> Self {
+    pub(super) fn file(self, path: &str, text: &str) -> Self {
         fs::write(self.place(path), text).unwrap();
         self
     }
 
-    fn link(self, path: &str, target: &str) -> Self {
+    pub(super) fn link(self, path: &str, target: &str) -> Self {
         symlink(target.replace('#', &"0".repeat(32)), self.place(path)).unwrap();
         self
     }
 
-    fn owner(mut self, path: &'static str, uid: u32) -> Self {
+    pub(super) fn owner(mut self, path: &'static str, uid: u32) -> Self {
         self.owners.push((path, uid));
         self
     }
 
-    fn output(mut self, command: &'static str, said: &'static str) -> Self {
-        self.outputs.push((command, said));
+    pub(super) fn output(mut self, command: &'static str, said: impl Into<String>) -> Self {
+        self.outputs.push((command, said.into()));
         self
     }
 
     /// A store and a database.
-    fn store(self) -> Self {
+    pub(super) fn store(self) -> Self {
         let tree = self.file("/nix/store/.links/x", "").file("/nix/var/nix/db/schema", "10");
         let db = rusqlite::Connection::open(tree.place("/nix/var/nix/db/db.sqlite")).unwrap();
         db.execute_batch("CREATE TABLE ValidPaths (id INTEGER); INSERT INTO ValidPaths VALUES (1)").unwrap();
@@ -109,7 +109,7 @@ impl Tree {
             )
     }
 
-    fn gather(&self) -> Facts {
+    pub(super) fn gather(&self) -> Facts {
         let mut machine = Machine::at(self.root.path()).owned_by_root();
         for (path, uid) in &self.owners {
             machine = machine.with_owner(path, *uid, *uid);

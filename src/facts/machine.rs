@@ -159,13 +159,18 @@ impl Machine {
     /// A file's text; bytes that are not UTF-8 are replaced. A file that is no regular file (a FIFO that somebody
     /// planted would block for ever) is an error.
     pub(crate) fn read(&self, path: &Path) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&self.read_bytes(path)?).into_owned())
+    }
+
+    /// As [`Machine::read`], byte for byte.
+    pub(crate) fn read_bytes(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut file = self.open(path)?;
         let mut bytes = Vec::new();
         let read = Read::by_ref(&mut file).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         if read as u64 > MAX_FILE_BYTES {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 128 MiB"));
         }
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(bytes)
     }
 
     /// As [`Machine::read`], a file of at most `limit` bytes whose owner is accepted. The owner is asked of the open file, so a link

@@ -15,6 +15,7 @@ mod flavour_tests;
 mod foreign_ids;
 mod init;
 mod machine;
+pub mod macos;
 mod mounts;
 mod nix_binary;
 mod nix_conf;
@@ -64,12 +65,14 @@ pub fn gather(machine: &Machine) -> Facts {
     let reader = Reader::new(machine);
     let os = os::gather(&reader);
     let init = init::gather(&reader, &os);
+    let mac = (os.family == "macos").then(|| macos::gather(&reader));
     let units = units::gather(&reader, &init);
     let nix_conf = nix_conf::gather(&reader);
     let build_users =
         build_users::gather(&reader, nix_conf::effective(&nix_conf, "build-users-group").as_deref());
 
-    let candidates = nix_binary::candidates(&reader, &units);
+    let daemon = mac.as_ref().and_then(|mac| mac.daemon()).and_then(|job| job.program.clone());
+    let candidates = nix_binary::candidates(&reader, daemon, &units);
     let binaries = candidates.iter().flat_map(|found| [found.path.clone(), found.real_path.clone()]);
     let fragments = units.iter().filter_map(|unit| unit.fragment.clone());
     let packages = packages::owners(&reader, &binaries.chain(fragments).collect::<Vec<_>>());
@@ -88,6 +91,7 @@ pub fn gather(machine: &Machine) -> Facts {
         units: &units,
         build_users: &build_users,
         packages: &packages,
+        mac: mac.as_ref(),
     };
     let flavour = flavour::gather(&reader, &clues);
     let subuid = subids::gather(&reader, "/etc/subuid");
@@ -121,6 +125,7 @@ pub fn gather(machine: &Machine) -> Facts {
         daemon_files,
         builders,
         subuid,
+        mac,
         unread: reader.into_unread(),
     }
 }

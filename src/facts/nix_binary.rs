@@ -35,9 +35,9 @@ pub(crate) struct Candidate {
     pub runs_daemon: bool,
 }
 
-/// The Nix that the daemon's unit starts first, then the others; two names of one file in one directory count once.
-pub(crate) fn candidates(reader: &Reader<'_>, units: &[Unit]) -> Vec<Candidate> {
-    let daemon = units
+/// The Nix that `daemon` or the daemon's unit names first, then the others; two names of one file in one directory count once.
+pub(crate) fn candidates(reader: &Reader<'_>, daemon: Option<PathBuf>, units: &[Unit]) -> Vec<Candidate> {
+    let of_unit = units
         .iter()
         .filter(|unit| unit.name.as_str() == "nix-daemon.service" && unit.file_state != "masked")
         .find_map(|unit| unit.exec_start.clone());
@@ -55,7 +55,7 @@ pub(crate) fn candidates(reader: &Reader<'_>, units: &[Unit]) -> Vec<Candidate> 
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     let others = directories.iter().filter_map(in_directory).map(|path| (path, false));
-    for (path, runs_daemon) in daemon.into_iter().map(|path| (path, true)).chain(others) {
+    for (path, runs_daemon) in daemon.or(of_unit).into_iter().map(|path| (path, true)).chain(others) {
         let Ok(real_path) = reader.machine.real(&path) else { continue };
         let directory = path.parent().and_then(|parent| reader.machine.real(parent).ok());
         if seen.insert((directory, real_path.clone())) {

@@ -1,15 +1,15 @@
 //! The operating system.
 
-use super::Os;
 use super::reader::Reader;
+use super::{Os, macos};
 
 pub(crate) fn gather(reader: &Reader<'_>) -> Os {
     let release =
         reader.text("/etc/os-release").or_else(|| reader.text("/usr/lib/os-release")).unwrap_or_default();
-    let mac = reader.machine.exists("/System/Library/CoreServices/SystemVersion.plist");
-    let family = if mac { "macos" } else { "linux" };
-    let id = field(&release, "ID").unwrap_or_else(|| family.to_owned());
-    let name = field(&release, "PRETTY_NAME").unwrap_or_else(|| id.clone());
+    let mac = macos::system_version(reader);
+    let family = if mac.is_some() { "macos" } else { "linux" };
+    let id = field(&release, "ID").filter(|_| mac.is_none()).unwrap_or_else(|| family.to_owned());
+    let name = mac.or_else(|| field(&release, "PRETTY_NAME")).unwrap_or_else(|| id.clone());
     let (kernel, arch) = kernel(reader);
     Os { family: family.to_owned(), id, name, kernel, arch, container: container(reader) }
 }

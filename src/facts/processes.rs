@@ -1,9 +1,6 @@
 //! Processes of Nix.
 
 use std::collections::BTreeSet;
-use std::fs;
-
-use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 
 use super::reader::{Reader, printable};
 use super::{BuildUsers, ConfFile, NixProcess, ProcessRole, nix_conf};
@@ -77,8 +74,13 @@ fn auto_allocated(conf: &[ConfFile]) -> Option<SubidRange> {
     on.then(|| SubidRange::new(number("start-id", start), number("id-count", count))).flatten()
 }
 
+#[cfg(not(target_os = "linux"))]
+pub use super::macos::processes::running;
+
 /// Every process of this machine but this one.
+#[cfg(target_os = "linux")]
 pub fn running() -> Vec<RawProcess> {
+    use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
     let mut system = System::new();
     let kind = ProcessRefreshKind::nothing()
         .with_exe(UpdateKind::Always)
@@ -90,6 +92,7 @@ pub fn running() -> Vec<RawProcess> {
     system.processes().iter().filter(|(pid, _)| **pid != me).filter_map(|(_, process)| raw(process)).collect()
 }
 
+#[cfg(target_os = "linux")]
 fn raw(process: &sysinfo::Process) -> Option<RawProcess> {
     let uid = process.effective_user_id().or_else(|| process.user_id())?;
     Some(RawProcess {
@@ -99,12 +102,13 @@ fn raw(process: &sysinfo::Process) -> Option<RawProcess> {
         program: program_name(process),
         command: process.cmd().iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         age_seconds: process.run_time(),
-        in_container: fs::read_to_string(format!("/proc/{}/cgroup", process.pid()))
+        in_container: std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid()))
             .is_ok_and(|cgroup| names_container(&cgroup)),
     })
 }
 
 /// Whether a control group is one that container managers make. The machine's own daemon lies in `system.slice`.
+#[cfg(target_os = "linux")]
 fn names_container(cgroup: &str) -> bool {
     let starts = ["docker", "libpod", "lxc", "kubepods", "machine.slice", "cri-containerd", "crio-"];
     let path = cgroup.trim().rsplit(':').next().unwrap_or_default();
@@ -114,6 +118,7 @@ fn names_container(cgroup: &str) -> bool {
 
 /// The executable's name. All of Nix's programs are links to one file, so for that one the first word of the command line
 /// says which; it does not for others, because anybody may call himself `nix-daemon`.
+#[cfg(target_os = "linux")]
 fn program_name(process: &sysinfo::Process) -> String {
     let base = |path: &std::path::Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let exe = process.exe().and_then(base).unwrap_or_default();

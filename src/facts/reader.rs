@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 
 use super::accounts::Accounts;
-use super::machine::Machine;
+use super::machine::{As, Machine};
 use super::{PathOwner, Unread};
 
 /// A machine, and what could not be read of it so far.
@@ -76,6 +76,27 @@ impl<'m> Reader<'m> {
         };
         let above: Vec<_> = path.ancestors().skip(1).collect();
         above.into_iter().rev().find(closed).unwrap_or(path)
+    }
+
+    /// A property list; `None` when it is not there, and, with a note, when it cannot be read as one.
+    pub fn property_list<T: serde::de::DeserializeOwned>(&self, path: impl AsRef<Path>) -> Option<T> {
+        let path = path.as_ref();
+        let bytes = self.noted(path, self.machine.read_bytes(path))?;
+        plist::from_bytes(&bytes)
+            .inspect_err(|error| self.note(path.to_string_lossy(), error.to_string()))
+            .ok()
+    }
+
+    /// The property list that a command writes; `None`, with a note, when it fails or writes something else.
+    pub fn property_list_of<T: serde::de::DeserializeOwned>(
+        &self,
+        program: &str,
+        words: &[&str],
+    ) -> Option<T> {
+        let said = self.machine.run(As::Self_, program, words);
+        let read =
+            said.and_then(|text| plist::from_bytes(text.as_bytes()).map_err(|error| error.to_string()));
+        read.inspect_err(|why| self.note(format!("{program} {}", words.join(" ")), why)).ok()
     }
 
     fn noted<T>(&self, path: &Path, result: io::Result<T>) -> Option<T> {

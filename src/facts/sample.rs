@@ -175,6 +175,7 @@ pub fn debian_sample() -> Facts {
         ],
         read_only: vec![],
         backup_free_bytes: Some(20 << 30),
+        mac: None,
         unread: vec![],
     }
 }

@@ -46,10 +46,10 @@ pub(super) const CHECKS: &[Check] = &[
 
 fn no_systemd(facts: &Facts, options: &Options) -> Option<Seen> {
     let name = match &facts.init {
-        Init::Systemd { .. } => return None,
+        // A Mac has a finding of its own.
+        Init::Systemd { .. } | Init::Launchd => return None,
         // The units are written all the same, for a day with systemd.
         Init::Other { .. } if options.without_init || facts.flavour == Flavour::Unprivileged => return None,
-        Init::Launchd => "launchd",
         Init::Other { name } => name,
     };
     Some(
@@ -61,6 +61,9 @@ fn no_systemd(facts: &Facts, options: &Options) -> Option<Seen> {
 }
 
 fn impossible(facts: &Facts, options: &Options) -> Option<Seen> {
+    if facts.mac.is_some() {
+        return None;
+    }
     let namespaces = &facts.user_namespaces;
     if namespaces.max == Some(0) {
         return Some(

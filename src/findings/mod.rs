@@ -7,6 +7,7 @@ mod access;
 mod accounts;
 mod flavour;
 mod kernel;
+mod macos;
 mod nix;
 mod reading;
 mod running;
@@ -166,10 +167,11 @@ impl Seen {
 
 /// Every check there is. A new group is a file and a line here; a new check is a row in its group's table.
 fn checks() -> impl Iterator<Item = &'static Check> {
-    let groups: [&[Check]; 10] = [
+    let groups: [&[Check]; 11] = [
         flavour::CHECKS,
         nix::CHECKS,
         kernel::CHECKS,
+        macos::CHECKS,
         store::CHECKS,
         running::CHECKS,
         accounts::CHECKS,

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use crate::daemon::printable;
+use crate::facts::macos::Mac;
 use crate::facts::{Facts, Flavour, Init};
 
 /// A line of the table.
@@ -17,7 +18,8 @@ pub struct Row {
 /// The rows of the table.
 pub fn machine(facts: &Facts) -> Vec<Row> {
     let mut table = Table::default();
-    table.row("system", format!("{} ({}, Linux {})", facts.os.name, facts.os.arch, facts.os.kernel));
+    let kernel = if facts.mac.is_some() { "Darwin" } else { "Linux" };
+    table.row("system", format!("{} ({}, {kernel} {})", facts.os.name, facts.os.arch, facts.os.kernel));
     if let Some(container) = &facts.os.container {
         table.row("container", container);
     }
@@ -85,7 +87,10 @@ pub fn machine(facts: &Facts) -> Vec<Row> {
             format!("{} {} from {} {}", mount.path.display(), mount.fs_type, mount.source, flags.join(",")),
         );
     }
-    table.row("user namespaces", user_namespaces(facts));
+    match &facts.mac {
+        Some(mac) => mac_rows(&mut table, mac),
+        None => table.row("user namespaces", user_namespaces(facts)),
+    }
     for (file, entries) in [("subuid", &facts.subuid), ("subgid", &facts.subgid)] {
         for entry in entries {
             table.row(file, format!("{}: {} to {}", entry.owner, entry.range.start, entry.range.last()));
@@ -130,6 +135,41 @@ fn units(table: &mut Table, facts: &Facts) {
         for drop_in in &unit.drop_ins {
             table.row("unit", format!("  with {}", drop_in.path.display()));
         }
+    }
+}
+
+fn mac_rows(table: &mut Table, mac: &Mac) {
+    if let Some(volume) = &mac.volume {
+        let owners = if volume.owners_enabled { "owners count" } else { "owners are ignored" };
+        let encrypted = match volume.encrypted {
+            Some(true) => "encrypted",
+            Some(false) => "not encrypted",
+            None => "perhaps encrypted",
+        };
+        table.row(
+            "volume",
+            format!("{} ({} {}), {owners}, {encrypted}", volume.name, volume.file_system, volume.device),
+        );
+        if let Some(item) = &volume.keychain_item {
+            table.row("keychain", format!("account {}, service {}", item.account, item.service));
+        }
+    }
+    if let Some(synthetic) = &mac.synthetic {
+        let target = synthetic.target.as_deref().unwrap_or("a directory to mount on");
+        table.row("synthetic.conf", format!("nix: {target}"));
+    }
+    if let Some(fstab) = &mac.fstab {
+        table.row("fstab", &fstab.line);
+    }
+    for job in &mac.jobs {
+        let user = job.user.as_deref().unwrap_or("root");
+        let state = match (job.pid, job.loaded) {
+            (Some(pid), _) => format!("process {pid}"),
+            (None, true) => "loaded".to_owned(),
+            (None, false) => "not loaded".to_owned(),
+        };
+        let disabled = if job.disabled { ", disabled" } else { "" };
+        table.row("job", format!("{}: {state}{disabled}, as {user} ({})", job.label, job.path.display()));
     }
 }
 

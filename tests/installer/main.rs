@@ -36,14 +36,21 @@ impl Release {
     fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let programs = dir.path().join("programs");
-        for directory in ["programs", "tmp", "bin"] {
+        for directory in ["programs", "mac", "tmp", "bin"] {
             std::fs::create_dir(dir.path().join(directory))?;
         }
         for name in ["nix-unroot", "nix-root-scan", "nix-daemon-gate"] {
             write_program(&programs.join(name), STAND_IN)?;
         }
+        let mac = dir.path().join("mac");
+        write_program(&mac.join("nix-unroot"), STAND_IN)?;
         let packed = Command::new(repository().join("scripts/release"))
             .args([Path::new("--programs"), &programs, Path::new("--output"), &dir.path().join("dist")])
+            .args(
+                ["aarch64-darwin", "x86_64-darwin"]
+                    .iter()
+                    .flat_map(|system| ["--programs".to_owned(), format!("{system}={}", mac.display())]),
+            )
             .output()?;
         ensure!(packed.status.success(), "scripts/release: {}", text(&packed.stderr));
         let server = Server::start(&dir.path().join("dist"))?;
@@ -217,6 +224,59 @@ fn what_is_missing_is_said() -> Result<()> {
     release.nothing_left()
 }
 
+/// A Mac, by stand-ins: its `uname`, a shell under Rosetta, and `shasum` as the only tool for digests.
+#[test]
+fn a_mac_gets_its_own_archive() -> Result<()> {
+    let release = Release::new()?;
+    let tools = TOOLS.replace("uname ", "").replace("getconf ", "");
+    for (machine, translated, archive) in
+        [("arm64", "", "aarch64-darwin"), ("x86_64", "0", "x86_64-darwin"), ("x86_64", "1", "aarch64-darwin")]
+    {
+        let path = release.only(&format!("{tools} shasum perl curl dash setsid"))?;
+        write_program(
+            &path.join("uname"),
+            &format!(
+                "#!/bin/sh\ncase $1 in -s) echo Darwin ;; -m) echo {machine} ;; *) echo Darwin 24.1.0 ;; esac\n"
+            ),
+        )?;
+        write_program(
+            &path.join("sysctl"),
+            &format!(
+                "#!/bin/sh\n[ \"$*\" = '-n sysctl.proc_translated' ] && [ -n '{translated}' ] && echo {translated}\n"
+            ),
+        )?;
+        let output = release.pipe("dash", "inspect").env("PATH", &path).output()?;
+        let said = text(&output.stderr);
+        ensure!(text(&output.stdout).starts_with("called: inspect |"), "{machine} {translated}: {said}");
+        ensure!(said.contains(&format!(" for {archive}\n")), "{machine} {translated}: {said}");
+        release.nothing_left()?;
+    }
+    Ok(())
+}
+
+/// A program that does not run is told, with what it would need.
+#[test]
+fn a_system_that_is_too_old_is_told() -> Result<()> {
+    let release = Release::new()?;
+    std::fs::remove_file(release.path("mac/nix-unroot"))?;
+    write_program(&release.path("mac/nix-unroot"), "#!/bin/sh\nexit 1\n")?;
+    let packed = Command::new(repository().join("scripts/release"))
+        .args(["--programs".into(), format!("aarch64-darwin={}", release.path("mac").display())])
+        .args([Path::new("--output"), &release.path("dist")])
+        .output()?;
+    ensure!(packed.status.success(), "{}", text(&packed.stderr));
+    let path = release.only(&format!("{TOOLS} sha256sum curl dash setsid"))?;
+    std::fs::remove_file(path.join("uname"))?;
+    write_program(
+        &path.join("uname"),
+        "#!/bin/sh\ncase $1 in -s) echo Darwin ;; -m) echo arm64 ;; *) echo Darwin 17.0 ;; esac\n",
+    )?;
+    let output = release.pipe("dash", "inspect").env("PATH", &path).output()?;
+    let said = text(&output.stderr);
+    ensure!(said.contains("they need macOS 11 or newer (this system: Darwin 17.0)"), "{said}");
+    release.nothing_left()
+}
+
 /// The script itself comes through a pipe, so questions are asked at the terminal.
 #[test]
 fn questions_are_asked_at_the_terminal() -> Result<()> {
@@ -314,6 +374,8 @@ fn shellcheck_finds_nothing() -> Result<()> {
             "--shell=sh",
             "install.sh",
             "scripts/release",
+            "scripts/check-macos",
+            "scripts/macos-toolchain.sh",
             "scripts/setup.sh",
             "scripts/test",
             "scripts/demo",

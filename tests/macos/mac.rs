@@ -1,0 +1,290 @@
+//! A simulated Mac: this machine's files below an overlay, a Mac's above them, and stand-ins in place of Apple's tools.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Tools that there are stand-ins for, and others that a Mac has and nothing may call yet.
+const TOOLS: [&str; 10] = [
+    "dscl",
+    "diskutil",
+    "launchctl",
+    "security",
+    "lsof",
+    "dseditgroup",
+    "sysadminctl",
+    "tmutil",
+    "plutil",
+    "sw_vers",
+];
+/// Lines for each file (with its time stamp) and directory (without) that the Mac has of its own, which lie in the overlay's upper
+/// half, but for this tool's journal; then the files' digests.
+const LIST: &str = "cd ../upper && find Library etc nix private Users var \
+    \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants \\) \
+    -prune -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
+    find Library etc nix Users -type f -print0 | sort -z | xargs -0 sha256sum";
+/// Where the stand-ins keep what they know.
+const STATE: &str = "private/simulated-mac.json";
+/// Where they write calls that they do not know.
+const UNKNOWN: &str = "private/unknown-calls";
+
+/// UUID of the volume for Nix.
+pub const UUID: &str = "5BFF8A2F-1F4C-4A6E-9B6C-1D2E3F405162";
+/// The system's keychain.
+pub const KEYCHAIN: &str = "/Library/Keychains/System.keychain";
+/// A simulated Mac. It lies in memory, in namespaces of its own that end with it: it neither sees this machine's processes nor ends them.
+pub struct Mac {
+    keeper: Child,
+    /// Its first process.
+    first: u32,
+    _dir: TempDir,
+}
+
+impl Drop for Mac {
+    fn drop(&mut self) {
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}
+
+/// What a property list looks like in XML.
+pub fn plist(body: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" \
+         \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n<plist version=\"1.0\"><dict>{body}</dict></plist>\n"
+    )
+}
+
+fn volume(name: &str, device: &str, uuid: &str, mount_point: &str) -> Value {
+    json!({
+        "DeviceIdentifier": device, "VolumeName": name, "MountPoint": mount_point, "FilesystemType": "apfs", "VolumeUUID": uuid,
+        "GlobalPermissionsEnabled": true, "FileVault": true, "WritableVolume": true, "ParentWholeDisk": "disk3", "Internal": true,
+    })
+}
+
+impl Mac {
+    /// Without Nix.
+    pub fn clean() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let script = format!(
+            "mount -t tmpfs none {0} && cd {0} && mkdir upper work root && \
+             mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root && \
+             mount --rbind /proc root/proc && mount --rbind /dev root/dev && mkdir root/private && \
+             touch root/private/nix-unroot && mount --bind {1} root/private/nix-unroot && echo ready && exec sleep 3600",
+            dir.path().display(),
+            env!("CARGO_BIN_EXE_nix-unroot"),
+        );
+        let mut keeper = Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(keeper.stdout.take().context("a pipe")?).read_line(&mut line)?;
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", keeper.id()))?;
+        let mac = Self { keeper, first: children.trim().parse().unwrap_or_default(), _dir: dir };
+        ensure!(line == "ready\n" && mac.first != 0, "the simulated Mac does not start");
+
+        for tool in TOOLS {
+            mac.file(&format!("usr/bin/{tool}"), include_str!("stand_in.py"))?;
+            mac.shell(&format!("chmod 0755 usr/bin/{tool}"))?;
+        }
+        mac.shell("rm -rf etc/nix nix etc/fstab etc/zsh; mkdir -p Library/LaunchDaemons var/empty Users/alice var/root")?;
+        mac.file("etc/fstab", "# as Apple delivers it\n")?;
+        mac.file(
+            "System/Library/CoreServices/SystemVersion.plist",
+            &plist(
+                "<key>ProductBuildVersion</key><string>24B83</string><key>ProductName</key><string>macOS</string>\
+                 <key>ProductVersion</key><string>15.1</string>",
+            ),
+        )?;
+        let user = |uid: &str, gid: &str, home: &str| json!({"UniqueID": [uid], "PrimaryGroupID": [gid], "NFSHomeDirectory": [home], "UserShell": ["/bin/zsh"]});
+        mac.set_state(&json!({
+            "directory": {
+                "/Users": {
+                    "root": user("0", "0", "/var/root"), "nobody": user("-2", "-2", "/var/empty"), "alice": user("501", "20", "/Users/alice"),
+                },
+                "/Groups": {"wheel": {"PrimaryGroupID": ["0"], "GroupMembership": ["root"]}, "staff": {"PrimaryGroupID": ["20"]}},
+            },
+            "volumes": [volume("Macintosh HD", "disk3s1s1", "00000000-1111-2222-3333-444444444444", "/")],
+            "jobs": {}, "disabled": {"com.apple.ftpd": true}, "next_pid": 500, "open_files": [], "busy": false,
+            "keychains": {KEYCHAIN: [{"account": "alice", "service": "mail", "label": "mail"}]},
+        }))?;
+        Ok(mac)
+    }
+
+    /// With a Nix of the official script, and `builders` build users: a volume, jobs, shells' files, and a store of root's.
+    pub fn official(builders: u32) -> Result<Self> {
+        let mac = Self::clean()?;
+        let members: Vec<_> = (1..=builders).map(|number| format!("_nixbld{number}")).collect();
+        mac.change_state(|state| {
+            for (number, name) in (1..).zip(&members) {
+                state["directory"]["/Users"][name] = json!({
+                    "UniqueID": [(350 + number).to_string()], "PrimaryGroupID": ["350"], "NFSHomeDirectory": ["/var/empty"],
+                    "UserShell": ["/usr/bin/false"], "IsHidden": ["1"], "RealName": [format!("Nix build user {number}")],
+                    "GeneratedUID": [format!("00000000-0000-0000-0000-{number:012}")],
+                });
+            }
+            state["directory"]["/Groups"]["nixbld"] = json!({
+                "PrimaryGroupID": ["350"], "GroupMembership": members, "RealName": ["Nix build group for nix-daemon"],
+                "GeneratedUID": ["00000000-0000-0000-0000-000000000350"],
+            });
+            let volumes = state["volumes"].as_array_mut().context("an array")?;
+            volumes.push(volume("Nix Store", "disk3s7", UUID, "/nix"));
+            let items = state["keychains"][KEYCHAIN].as_array_mut().context("an array")?;
+            items.push(json!({"account": "Nix Store", "service": UUID, "label": "Nix Store encryption password"}));
+            Ok(())
+        })?;
+        let daemon = "/nix/var/nix/profiles/default/bin/nix-daemon";
+        mac.job("org.nixos.nix-daemon", &format!("/bin/wait4path {daemon} &amp;&amp; exec {daemon}"))?;
+        mac.job("org.nixos.darwin-store", "/usr/sbin/diskutil mount -mountPoint /nix x")?;
+        mac.job("com.example.backup", "/usr/local/bin/backup /nix/var")?;
+        mac.file("etc/synthetic.conf", "nix\n")?;
+        mac.file(
+            "etc/fstab",
+            &format!(
+                "# as Apple delivers it\nUUID={UUID} /nix apfs rw,noauto,nobrowse,nosuid,noatime,owners\n"
+            ),
+        )?;
+        let block = "\n# Nix\nif [ -e '/nix/x' ]; then\n  . '/nix/x'\nfi\n# End Nix\n\n";
+        mac.file("etc/zshrc", &format!("{block}# of Apple\n"))?;
+        mac.file("etc/zshrc.backup-before-nix", "# of Apple\n")?;
+        mac.file("etc/nix/nix.conf", "\nbuild-users-group = nixbld\n")?;
+        let nix = format!("nix/store/{}-nix-2.34.8", "0".repeat(32));
+        mac.file(&format!("{nix}/bin/nix"), "#!/bin/sh\n")?;
+        mac.file("nix/var/nix/db/schema", "10")?;
+        mac.shell(&format!("ln -s nix {nix}/bin/nix-daemon; mkdir nix/var/nix/profiles; ln -s /{nix} nix/var/nix/profiles/default"))?;
+        Ok(mac)
+    }
+
+    /// A property list of launchd's, and the job that it is.
+    pub fn job(&self, label: &str, script: &str) -> Result<()> {
+        let path = format!("Library/LaunchDaemons/{label}.plist");
+        self.file(
+            &path,
+            &plist(&format!(
+                "<key>Label</key><string>{label}</string><key>RunAtLoad</key><true/><key>ProgramArguments</key>\
+                 <array><string>/bin/sh</string><string>-c</string><string>{script}</string></array>"
+            )),
+        )?;
+        self.change_state(|state| {
+            state["jobs"][label] = json!({"path": format!("/{path}"), "pid": 412});
+            Ok(())
+        })
+    }
+
+    /// Where a path of the Mac lies on this machine, for processes that may look into its namespace.
+    fn place(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/cwd/root/{path}", self.first))
+    }
+
+    /// Writes a file.
+    pub fn file(&self, path: &str, text: &str) -> Result<()> {
+        let place = self.place(path);
+        fs::create_dir_all(place.parent().context("a path has a parent")?)?;
+        fs::write(&place, text).with_context(|| format!("cannot write {path}"))
+    }
+
+    /// A file's text.
+    pub fn read(&self, path: &str) -> Result<String> {
+        fs::read_to_string(self.place(path)).with_context(|| format!("cannot read {path}"))
+    }
+
+    /// What the stand-ins know.
+    pub fn state(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.read(STATE)?)?)
+    }
+
+    fn set_state(&self, state: &Value) -> Result<()> {
+        self.file(STATE, &state.to_string())
+    }
+
+    /// Changes what the stand-ins know.
+    pub fn change_state(&self, change: impl FnOnce(&mut Value) -> Result<()>) -> Result<()> {
+        let mut state = self.state()?;
+        change(&mut state)?;
+        self.set_state(&state)
+    }
+
+    /// Runs a shell of this machine in the Mac's root directory; its output.
+    pub fn shell(&self, script: &str) -> Result<String> {
+        let output = self.inside().args(["sh", "-c", &format!("cd root && {script}")]).output()?;
+        ensure!(output.status.success(), "`{script}`: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn inside(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--mount=/proc/{}/ns/mnt", self.first))
+            .arg(format!("--pid=/proc/{}/ns/pid", self.first));
+        command.arg(format!("--wd=/proc/{}/cwd", self.first)).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `nix-unroot WORDS` on the Mac, with these variables. A call of a tool that no stand-in knows is a failure.
+    pub fn run_with(&self, variables: &[(&str, &str)], words: &str) -> Result<Output> {
+        let mut command = self.inside();
+        command.args(["sh", "-c", &format!("exec chroot root /private/nix-unroot {words}")]);
+        let output = command.envs(variables.iter().copied()).output()?;
+        let unknown = self.read(UNKNOWN).unwrap_or_default();
+        ensure!(unknown.is_empty(), "`nix-unroot {words}` called what no stand-in knows:\n{unknown}");
+        Ok(output)
+    }
+
+    /// The same without variables.
+    pub fn run(&self, words: &str) -> Result<Output> {
+        self.run_with(&[], words)
+    }
+
+    /// The document of `nix-unroot inspect --json`, which must change nothing.
+    pub fn inspect(&self) -> Result<Value> {
+        let before = self.manifest()?;
+        let output = self.run("inspect --json")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        before.assert_same(&self.manifest()?, "after inspect")?;
+        serde_json::from_slice(&output.stdout).context("inspect --json wrote something else")
+    }
+
+    /// All that the Mac has of its own: files, and what the stand-ins know. Numbers of processes come and go.
+    pub fn manifest(&self) -> Result<Manifest> {
+        let mut state = self.state()?;
+        state["next_pid"].take();
+        for job in state["jobs"].as_object_mut().context("an object")?.values_mut() {
+            job["pid"] = json!(!job["pid"].is_null());
+        }
+        let files = self.shell(LIST)?;
+        ensure!(files.lines().count() > 8, "the manifest is empty:\n{files}");
+        Ok(Manifest(format!("{files}{state:#}\n")))
+    }
+}
+
+/// The state of a Mac at an instant.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Manifest(String);
+
+impl Manifest {
+    /// Fails, and tells the lines that differ.
+    pub fn assert_same(&self, other: &Self, when: &str) -> Result<()> {
+        let only = |here: &Self, there: &Self, mark: &str| {
+            let there: std::collections::HashSet<_> = there.0.lines().collect();
+            here.0
+                .lines()
+                .filter(|line| !there.contains(line))
+                .map(|line| format!("{mark} {line}\n"))
+                .collect::<String>()
+        };
+        ensure!(
+            self == other,
+            "{when}, it is not the same:\n{}{}",
+            only(self, other, "-"),
+            only(other, self, "+")
+        );
+        Ok(())
+    }
+}
