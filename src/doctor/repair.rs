@@ -41,7 +41,7 @@ pub fn plan(base: &Plan, repairs: &Repairs<'_>, options: &Options) -> Result<Opt
     };
     // First the accounts, as nobody can say what else drifted without them; with them gone, nothing that ran can be started again by a
     // rollback, so nothing is stopped for one.
-    let accounts = wanted.iter().any(|drifted| drifted.drift.path.is_relative() && is_account(&drifted));
+    let accounts = wanted.iter().any(|drifted| drifted.drift.path.is_relative() && is_account(drifted));
     let wanted: Vec<_> = wanted
         .into_iter()
         .filter(|drifted| !accounts || is_account(drifted) || drifted.drift.repair == Repair::Restart)

@@ -28,6 +28,9 @@ const OFFICIAL_REMOVAL: &str = "
     if getent group nixbld >/dev/null; then groupdel nixbld; fi
     mv /etc/bash.bashrc.backup-before-nix /etc/bash.bashrc";
 
+/// Seconds of installation and removal: the official way, and ours.
+type Round = ([f64; 2], [f64; 2]);
+
 fn main() -> Result<()> {
     let runs: usize = std::env::args().nth(1).map_or(Ok(5), |runs| runs.parse())?;
     let scratch = tempfile::tempdir()?;
@@ -54,7 +57,7 @@ fn main() -> Result<()> {
         rounds.push((official, ours));
     }
     for (at, what) in ["installation", "removal"].into_iter().enumerate() {
-        let of = |pick: &dyn Fn(&([f64; 2], [f64; 2])) -> f64| median(rounds.iter().map(pick).collect());
+        let of = |pick: &dyn Fn(&Round) -> f64| median(rounds.iter().map(pick).collect());
         println!(
             "{what}: official {:.2} s, nix-unroot {:.2} s, ratio {:.2} (medians, the ratio of each round)",
             of(&|round| round.0[at]),

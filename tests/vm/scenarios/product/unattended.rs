@@ -137,12 +137,13 @@ fn nothing_of_a_question_is_lost(machine: &Machine) -> Result<()> {
     );
 
     // The journal has the same, in the same order.
-    let run = parse(&applied)?["run"].to_string();
+    let number = parse(&applied)?["run"].as_i64().context("no run")?;
+    let run = number.to_string();
     let history: Value = serde_json::from_str(&product::ok(machine, &format!("history {run} --json"))?)?;
     let kept = history["runs"][0]["log"].as_array().context("no log")?.clone();
     let texts = |events: &[Value]| events.iter().map(|event| text(event, "text")).collect::<Vec<_>>();
     ensure!(texts(&kept) == texts(&events), "printed: {:#?}\nkept: {:#?}", texts(&events), texts(&kept));
-    ensure!(kept.iter().all(|event| event["run"].to_string() == run), "{kept:#?}");
+    ensure!(kept.iter().all(|event| event["run"].as_i64() == Some(number)), "{kept:#?}");
     Ok(())
 }
 

@@ -5,11 +5,13 @@ use crate::harness::machine::Machine;
 use crate::harness::nixcmd::{self, Trust};
 use anyhow::{Context, Result, ensure};
 
+type Part = fn(&Machine) -> Result<()>;
+
 #[test]
 fn builds() -> Result<()> {
     let machine = with_broker("broker")?;
     // One machine for all, and every part is tried, whatever came of the others.
-    let parts: [(&str, fn(&Machine) -> Result<()>); 8] = [
+    let parts: [(&str, Part); 8] = [
         ("a good one", a_good_one),
         ("kinds", kinds),
         ("refused", refused),
