@@ -185,15 +185,14 @@ pub struct DoctorArgs {
     #[arg(long)]
     pub repair: bool,
     /// With --repair: shows what would be changed, and changes nothing
-    #[arg(long, requires = "repair")]
+    #[arg(long)]
     pub dry_run: bool,
-    /// With --dry-run: exit status 5 when there is something to change
-    #[arg(long, requires = "dry_run")]
-    pub exit_code: bool,
     /// With --repair: whose version stays of what somebody edited: theirs, or ours (what nix-unroot wrote; a rollback gives theirs
     /// back). Without it each is asked for on a terminal, and nothing is repaired elsewhere
-    #[arg(long, value_name = "WHOSE", requires = "repair")]
+    #[arg(long, value_name = "WHOSE")]
     pub keep: Option<Whose>,
+    #[command(flatten)]
+    pub status: Status,
 }
 
 #[derive(Debug, Args)]

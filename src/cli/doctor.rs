@@ -5,7 +5,7 @@ use console::Style;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::args::{DoctorArgs, Status};
+use super::args::DoctorArgs;
 use super::conflicts::{self, Words};
 use super::exit::Exit;
 use super::runs::{Ended, Runner};
@@ -75,10 +75,9 @@ pub fn doctor(session: &Session, args: &DoctorArgs) -> Result<Exit> {
     require_root("comparing this machine with the journal")?;
     // Helpers that are not there are no obstacle to looking.
     let options = session.plan_options().or_else(|_| session.options())?;
-    let status = Status { exit_code: args.exit_code };
     let look = match Runner::look_at_drift(session)? {
         Ok((runs, drifts)) => Look { runs, drifts },
-        Err(ended) => return ended.finish(session, status),
+        Err(ended) => return ended.finish(session, args.status),
     };
     let base = look.base()?;
     if args.repair {
@@ -135,7 +134,7 @@ fn tell(session: &Session, look: &Look, drifts: &[Entry]) {
 }
 
 fn repair(session: &Session, args: &DoctorArgs, look: &Look, options: &Options) -> Result<Exit> {
-    let status = Status { exit_code: args.exit_code };
+    let status = args.status;
     let found = look.conflicts(options);
     let chosen = match args.dry_run {
         true => {
@@ -166,7 +165,7 @@ fn repair(session: &Session, args: &DoctorArgs, look: &Look, options: &Options) 
     if args.dry_run {
         session.output.plan(&plan);
         session.output.document(&plan)?;
-        return Ok(if args.exit_code { Exit::Changes } else { Exit::Done });
+        return Ok(if status.exit_code { Exit::Changes } else { Exit::Done });
     }
     session.output.tell_plan(&plan);
     if !session.confirm("Put these back?")? {
