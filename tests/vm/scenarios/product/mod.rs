@@ -9,6 +9,7 @@ mod collect;
 mod doubts;
 mod dry_run;
 mod faults;
+mod fleet;
 mod hardening;
 mod hostile;
 mod install;
