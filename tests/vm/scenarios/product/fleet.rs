@@ -91,11 +91,6 @@ fn programs_are_brought_and_reports_collected(fleet: &Fleet) -> Result<()> {
         ensure!(fleet.report(name, "audit")?["hits"].is_array(), "{name} has no audit");
         ensure!(fleet.report(name, "history")?["runs"] == serde_json::json!([]), "{name} has runs");
     }
-    let ids: std::collections::BTreeSet<_> = NAMES
-        .iter()
-        .map(|name| fleet.report(name, "history").map(|report| report["host"].to_string()))
-        .collect::<Result<_>>()?;
-    ensure!(ids.len() == NAMES.len(), "{ids:?}");
     Ok(())
 }
 
