@@ -21,6 +21,10 @@ pub trait Running: std::fmt::Debug + Send + Sync {
     fn kill(&mut self);
     /// How a person gets in.
     fn enter_hint(&self) -> String;
+    /// Process 1 as the host sees it, where it does.
+    fn leader(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// A machine with its tree. Dropping it ends and deletes it, unless `NIX_UNROOT_KEEP` is set.
@@ -66,6 +70,11 @@ impl Machine {
     /// Where the machine's root directory is on the host.
     pub fn tree(&self) -> PathBuf {
         self.dir.join("tree")
+    }
+
+    /// Process 1 as the host sees it, of a container that runs.
+    pub fn leader(&self) -> Option<u32> {
+        self.running.as_ref()?.leader()
     }
 
     /// From now on this boots as a virtual machine, with a disk made of the tree at the first boot.

@@ -1,5 +1,6 @@
 //! Everything between a scenario and a machine.
 
+pub mod ansible;
 pub mod cache;
 pub mod cgroup;
 pub mod exec;

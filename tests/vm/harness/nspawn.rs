@@ -86,6 +86,10 @@ impl Running for Nspawn {
         self.cgroup.remove();
     }
 
+    fn leader(&self) -> Option<u32> {
+        Some(self.leader)
+    }
+
     fn enter_hint(&self) -> String {
         format!("nsenter -t {} -a env -i TERM=$TERM bash -l", self.leader)
     }

@@ -48,10 +48,14 @@ pub fn ok(machine: &Machine, arguments: &str) -> Result<String> {
 
 /// A program of the same build as this test, which lies in `target/PROFILE/deps/` (a demonstration in `examples/`).
 fn built(program: &str) -> Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let profile =
-        test.parent().and_then(|deps| deps.parent()).context("the test runs from a strange place")?;
-    let path = profile.join(program);
+    let path = directory()?.join(program);
     ensure!(path.exists(), "{} is missing: run cargo build --workspace first", path.display());
     Ok(path)
+}
+
+/// Where the programs of this build lie on the host.
+pub fn directory() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let profile = test.parent().and_then(|deps| deps.parent());
+    Ok(profile.context("the test runs from a strange place")?.to_owned())
 }

@@ -11,6 +11,7 @@ mod doctor;
 mod doubts;
 mod dry_run;
 mod faults;
+mod fleet;
 mod hardening;
 mod hostile;
 mod install;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// Every command with `--json`, in an order in which each has something to tell, and its exit status. The first is run
 /// before a migration, when there is nothing to verify.
-const COMMANDS: [(&str, i32); 19] = [
+const COMMANDS: [(&str, i32); 20] = [
     ("verify", 1),
     ("inspect --accept no-such-key", 2),
     ("inspect", 0),
@@ -26,6 +26,7 @@ const COMMANDS: [(&str, i32); 19] = [
     ("migrate --yes", 0),
     ("inspect", 0),
     ("verify", 0),
+    ("doctor", 0),
     ("audit", 0),
     ("audit --fix --dry-run", 0),
     ("roots", 0),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// A tool that a migration needs, broken: the step that calls it fails.
-const BREAK: &str = "mv /usr/sbin/useradd /root/; printf '#!/bin/sh\necho broken >&2; exit 9\n' >/usr/sbin/useradd; chmod 755 /usr/sbin/useradd";
+pub const BREAK: &str = "mv /usr/sbin/useradd /root/; printf '#!/bin/sh\necho broken >&2; exit 9\n' >/usr/sbin/useradd; chmod 755 /usr/sbin/useradd";
 const MEND: &str = "mv /root/useradd /usr/sbin/useradd";
 
 /// A mistake in what a fleet distributes changes nothing, and is told with its place.
