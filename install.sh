@@ -68,7 +68,7 @@ fetch() {
         *) only="=http,https" ;;
     esac
     if have curl; then
-        curl --proto "$only" --location --fail --silent --show-error --retry 3 --connect-timeout 30 --output "$2" "$1"
+        curl --proto "$only" --location --fail --silent --show-error --retry 3 --connect-timeout 30 --speed-limit 1 --speed-time 60 --output "$2" "$1"
     else
         # GNU's would try twenty times, and busybox's knows no such option.
         case $(wget --help 2>&1) in

@@ -2,7 +2,7 @@
 # Zig links; the standard library is built with the program, because distributions have it compiled for Linux only. Its source is that of
 # Debian's package for the very version of rustc.
 
-CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/nix-unroot
+CACHE=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/nix-unroot
 # Where Debian has packages of current Rust: those of a suite, and of the rustc-web that browsers are built with.
 RUST_SOURCES="deb http://deb.debian.org/debian trixie-backports main
 deb http://deb.debian.org/debian-security bookworm-security main"

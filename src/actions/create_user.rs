@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use users::os::unix::UserExt;
 
 use super::conflict::{Conflict, Keep, Present, Scan, Version, put_aside, undecided};
+use super::drain::end_all_of;
 use super::drift::{Aspect, Drift, Repair};
 use super::edit::{AccountLock, read_or_empty};
 use super::file_state::FileState;
@@ -95,7 +96,9 @@ impl Act for CreateUser {
                 None => bail!(undecided(&conflict.path)),
             }
         }
-        if users::get_user_by_name(&self.name).is_some() {
+        if let Some(user) = users::get_user_by_name(&self.name) {
+            // Where no init system stopped it, something may run still; userdel refuses then.
+            end_all_of(host, user.uid())?;
             for (path, state) in SUBID_FILES.iter().map(Path::new).zip(before) {
                 self.keep_lines_of_others(path, state, host)?;
             }

@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 
 /// A machine on which alice owns the store and has used it: generations of two profiles, a link, a channel, garbage. What must
 /// outlive every collection, and what must not.
-fn alices(test: &str) -> Result<(Machine, Vec<String>, String)> {
+pub fn alices(test: &str) -> Result<(Machine, Vec<String>, String)> {
     let machine = machine_of(image::without_nix()?, test)?;
     populate::packages(&machine)?;
     single_user::install(&machine, "alice", ARCHIVE)?;

@@ -2,6 +2,7 @@
 //! (see `coverage.rs`).
 
 use super::super::install::{build_as_alice, from_archive, machine_of};
+use super::super::single_user::alices;
 use super::super::{migrated, ready};
 use crate::harness::image;
 use crate::harness::layout::Layout;
@@ -38,7 +39,7 @@ const UNINSTALL: Journey = Journey {
     ..MIGRATE
 };
 
-pub const JOURNEYS: [Journey; 8] = [
+pub const JOURNEYS: [Journey; 10] = [
     MIGRATE,
     Journey {
         name: "migrate, official installer",
@@ -82,6 +83,18 @@ pub const JOURNEYS: [Journey; 8] = [
         name: "uninstall, official installer",
         make: || Ok(ready(Layout::Official, "kill")?.0),
         ..UNINSTALL
+    },
+    Journey {
+        name: "migrate, a person's store",
+        make: || Ok(alices("kill-person")?.0),
+        registers: true,
+        ..MIGRATE
+    },
+    Journey {
+        name: "doctor --repair",
+        make: with_drifts,
+        arguments: |_| Ok("doctor --repair --yes --keep ours".to_owned()),
+        ..MIGRATE
     },
 ];
 
@@ -136,6 +149,13 @@ fn with_old_nix() -> Result<Machine> {
     let machine = machine_of(image::with_old_nix()?, "kill-old")?;
     let (kept, _) = build_as_alice(&machine, "before")?;
     machine.user("alice", &format!("nix-store --realise {kept} --add-root ~/result; nix-store --gc"))?;
+    Ok(machine)
+}
+
+/// A migrated machine of which something is not as it was left, so that gate and scanner stop for the repair.
+fn with_drifts() -> Result<Machine> {
+    let (machine, _) = migrated(Layout::Official, "kill-repair")?;
+    machine.root("chown root:nixbld /nix/store; rm /etc/tmpfiles.d/nix-daemon.conf; echo '# mine' >>/etc/systemd/system/nix-root-scan.timer; systemctl daemon-reload")?;
     Ok(machine)
 }
 

@@ -36,6 +36,8 @@ journeys!(
     audit_fix: 5,
     uninstall_debian: 6,
     uninstall_official: 7,
+    migrate_persons: 8,
+    repair: 9,
 );
 
 /// Which way a run went when it was killed.
