@@ -12,12 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use rustix::fs::{AtFlags, CWD, StatxFlags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, uid_of};
 use crate::facts::{RawProcess, running_processes};
+use crate::system::kernel;
 
 /// How long somebody who has a file open may take to close it.
 const GRACE: Duration = Duration::from_secs(5);
@@ -91,7 +91,7 @@ fn open_file(pid: i32, owner: u32) -> Option<PathBuf> {
     descriptors.flatten().map(|descriptor| descriptor.path()).find_map(|link| {
         let number = link.file_name()?.to_str()?;
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
-        (may_write(&info) && owner_of(&link) == Some(owner)).then(|| name_of(&link))
+        (may_write(&info) && kernel::owner_as_known(&link) == Some(owner)).then(|| name_of(&link))
     })
 }
 
@@ -104,7 +104,7 @@ fn mapped_file(pid: i32, owner: u32) -> Option<PathBuf> {
     let areas = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
     shared_writable(&areas).into_iter().find_map(|range| {
         let link = PathBuf::from(format!("/proc/{pid}/map_files/{range}"));
-        (owner_of(&link) == Some(owner)).then(|| name_of(&link))
+        (kernel::owner_as_known(&link) == Some(owner)).then(|| name_of(&link))
     })
 }
 
@@ -133,12 +133,6 @@ fn shared_writable(areas: &str) -> Vec<&str> {
         }
     }
     found
-}
-
-/// Asks the kernel, and not a file system that a program serves and that may never answer.
-fn owner_of(link: &Path) -> Option<u32> {
-    let found = rustix::fs::statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::UID).ok()?;
-    Some(found.stx_uid)
 }
 
 fn name_of(link: &Path) -> PathBuf {
