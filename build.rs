@@ -30,10 +30,14 @@ fn main() {
         rustc.args(["-C", option]);
     }
     // Without `--target`, host flags such as the linker apply as they do to any program built here.
-    if variable("TARGET") != variable("HOST") {
+    let is_native = variable("TARGET") == variable("HOST");
+    if !is_native {
         rustc.args(["--target", &variable("TARGET")]);
     }
-    if let Ok(linker) = env::var("RUSTC_LINKER") {
+    // Zig's (scripts/release) links nothing statically against glibc; what is static does not care which version it was.
+    if let Ok(linker) = env::var("RUSTC_LINKER")
+        && !(is_native && linker.contains("zig"))
+    {
         rustc.arg("-C").arg(format!("linker={linker}"));
     }
     // As above: without the compiler that cargo itself runs there is no build.
@@ -42,4 +46,18 @@ fn main() {
         status.success(),
         "cannot compile {SOURCE} statically; on Debian the C library's static half is in libc6-dev"
     );
+    let bytes = std::fs::read(&program).expect("it was just written");
+    assert!(
+        !needs_a_loader(&bytes),
+        "{SOURCE} was not linked statically, and in a build's sandbox there is no loader: another linker is needed"
+    );
+}
+
+/// Whether a 64-bit little-endian ELF program has a header of the type `PT_INTERP`, 3 (elf(5)).
+fn needs_a_loader(program: &[u8]) -> bool {
+    let number = |at: usize, size: usize| {
+        program[at..at + size].iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+    };
+    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    (0..count).any(|index| number(table + index * size, 4) == 3)
 }
