@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::CheckError;
 use crate::daemon::{Connection, DaemonError};
+use crate::system::checkpoint;
 use crate::types::StorePath;
 
 /// How long the daemon may take to let go of the temporary roots of a connection that has ended.
@@ -51,7 +52,9 @@ impl Leftovers {
             if there.is_empty() {
                 return Ok(());
             }
-            match connection.delete(&there) {
+            let deleted = connection.delete(&there);
+            checkpoint::inside("paths-deleted");
+            match deleted {
                 // The next round looks whether they are gone.
                 Ok(()) if Instant::now() < deadline => {}
                 Ok(()) => {
