@@ -170,7 +170,8 @@ fn a_database_that_fails_misses_one_change_at_most() {
     let (dir, journal, _) = begun();
     let path = dir.path().join("state/journal.sqlite");
     let other = Connection::open(&path).unwrap();
-    let fails = |fails: bool| other.execute_batch(if fails { "BEGIN IMMEDIATE" } else { "ROLLBACK" }).unwrap();
+    let fails =
+        |fails: bool| other.execute_batch(if fails { "BEGIN IMMEDIATE" } else { "ROLLBACK" }).unwrap();
     journal.connection.busy_timeout(std::time::Duration::ZERO).unwrap();
     let states = |journal: &Journal| -> Vec<_> {
         journal.steps(1).unwrap().into_iter().map(|step| (step.state, step.error)).collect()
