@@ -97,7 +97,8 @@ pub fn recover_from_each(index: usize, sample: usize) -> Result<()> {
         let workers: Vec<_> = (0..number("NIX_UNROOT_MACHINES", MACHINES)?)
             .map(|_| {
                 let site = first.take();
-                scope.spawn(|| matrix.work(site))
+                // At once: the others go on for long.
+                scope.spawn(|| matrix.work(site).inspect_err(|error| println!("{}: {error:#}", journey.name)))
             })
             .collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("a panic is a failure of the test"))
