@@ -29,6 +29,9 @@ pub struct Journey {
 const UNITS: &str = "nix|dbus|basic|sysinit|multi-user|graphical|default|sockets|timers|paths|slices|local-fs|remote-fs|swap|shutdown|umount|final|\
                      exit|poweroff|-[.]slice|system[.]|user|tmp[.]mount|systemd-(journald|logind|tmpfiles-setup|user-sessions|poweroff)";
 
+/// Hold times or inodes, and are made before the run.
+const CACHES: [&str; 2] = ["/root/.cache/nix/binary-cache-v6.sqlite", "/var/cache/ldconfig/aux-cache"];
+
 const MIGRATE: Journey = Journey {
     name: "migrate, Debian's packages",
     make: || Ok(ready(Layout::Debian, "kill")?.0),
@@ -121,7 +124,8 @@ impl Journey {
             nixcmd::trust(machine, "alice")?;
             machine.try_root("systemctl stop nix-root-scan.service")?;
         }
-        Ok(Manifest::take(machine)?.without("/var/lib/nix-root-scan/remembered", "sha256"))
+        let all = Manifest::take(machine)?.without("/var/lib/nix-root-scan/remembered", "sha256");
+        Ok(CACHES.into_iter().fold(all, |all, cache| all.without(cache, "sha256")))
     }
 
     /// The same at the end of the run.
