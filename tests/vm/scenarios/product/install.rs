@@ -18,8 +18,6 @@ pub fn machine_of(base: Cached, test: &str) -> Result<Machine> {
     drop(base);
     product::install(&machine)?;
     machine.install_file(&archive::cached()?.file(), ARCHIVE, "0644")?;
-    // Otherwise the first boot makes one up, and no two machines are alike.
-    std::fs::write(machine.tree().join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n")?;
     machine.boot()?;
     machine.root(
         "useradd -m -s /bin/bash alice; if getent group nix-users; then usermod -aG nix-users alice; fi",

@@ -29,9 +29,6 @@ pub struct Journey {
 const UNITS: &str = "nix|dbus|basic|sysinit|multi-user|graphical|default|sockets|timers|paths|slices|local-fs|remote-fs|swap|shutdown|umount|final|\
                      exit|poweroff|-[.]slice|system[.]|user|tmp[.]mount|systemd-(journald|logind|tmpfiles-setup|user-sessions|poweroff)";
 
-/// Hold times or inodes, and are made before the run.
-const CACHES: [&str; 2] = ["/root/.cache/nix/binary-cache-v6.sqlite", "/var/cache/ldconfig/aux-cache"];
-
 const MIGRATE: Journey = Journey {
     name: "migrate, Debian's packages",
     make: || Ok(ready(Layout::Debian, "kill")?.0),
@@ -106,14 +103,15 @@ pub const JOURNEYS: [Journey; 10] = [
 ];
 
 impl Journey {
-    /// A booted machine before the run. Its systemd has no units but those of Nix and of what runs, and generates none: reading them
-    /// anew at each of a run's ten reloads would take more time than the run.
-    pub fn machine(&self) -> Result<Machine> {
-        let machine = (self.make)()?;
+    /// A machine before the run that was switched off: the others are copies of it. Its systemd has no units but those of Nix and of what
+    /// runs, and generates none: reading them anew at each of a run's ten reloads would take more time than the run.
+    pub fn template(&self) -> Result<Machine> {
+        let mut machine = (self.make)()?;
         machine.root(&format!(
             "rm -f /usr/lib/systemd/system-generators/*; cd /usr/lib/systemd/system
              ls | grep -Ev '^({UNITS})' | xargs rm -rf; systemctl daemon-reload"
         ))?;
+        machine.stop()?;
         Ok(machine)
     }
 
@@ -124,8 +122,7 @@ impl Journey {
             nixcmd::trust(machine, "alice")?;
             machine.try_root("systemctl stop nix-root-scan.service")?;
         }
-        let all = Manifest::take(machine)?.without("/var/lib/nix-root-scan/remembered", "sha256");
-        Ok(CACHES.into_iter().fold(all, |all, cache| all.without(cache, "sha256")))
+        Ok(Manifest::take(machine)?.without("/var/lib/nix-root-scan/remembered", "sha256"))
     }
 
     /// The same at the end of the run.

@@ -9,7 +9,6 @@ use super::cases::{self, Case, Round, Way};
 use super::journeys::{JOURNEYS, Journey};
 use super::undisturbed::Undisturbed;
 use crate::harness::machine::Machine;
-use crate::harness::manifest::Manifest;
 use crate::harness::product;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, VecDeque};
@@ -50,10 +49,9 @@ journeys!(
     repair: 9,
 );
 
-/// A machine, and what it was before the run.
+/// A machine before the run.
 struct Site {
     machine: Machine,
-    before: Manifest,
     /// What `nix-unroot` is told to do there.
     arguments: String,
 }
@@ -91,8 +89,7 @@ pub fn recover_from_each(index: usize, sample: usize) -> Result<()> {
         failures: Mutex::default(),
         start: Instant::now(),
     };
-    let before = matrix.undisturbed.before.clone();
-    let mut first = Some(Site::new(journey, machine, before)?);
+    let mut first = Some(Site::new(journey, machine)?);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..number("NIX_UNROOT_MACHINES", MACHINES)?)
             .map(|_| {
@@ -134,11 +131,11 @@ fn number(variable: &str, otherwise: usize) -> Result<usize> {
 }
 
 impl Site {
-    fn new(journey: &Journey, machine: Machine, before: Manifest) -> Result<Self> {
+    fn new(journey: &Journey, machine: Machine) -> Result<Self> {
         machine
             .root(&format!("if [ -e /var/lib/nix-unroot ]; then cp -a /var/lib/nix-unroot {STATE}; fi"))?;
         let arguments = (journey.arguments)(&machine)?;
-        Ok(Self { machine, before, arguments })
+        Ok(Self { machine, arguments })
     }
 
     /// The journal is again as it was before the run: hundreds of runs in it would take time.
@@ -167,14 +164,10 @@ impl Matrix<'_> {
     }
 
     fn another(&self) -> Result<Site> {
-        let machine = self.journey.machine().context("cannot make another machine")?;
+        let machine = self.undisturbed.another().context("cannot make another machine")?;
         let before = self.journey.before(&machine)?;
-        let alike = |manifest: &Manifest| match self.journey.registers {
-            true => manifest.clone().without_rows(),
-            false => manifest.clone(),
-        };
-        alike(&self.undisturbed.before).assert_same(&alike(&before), "another machine")?;
-        Site::new(self.journey, machine, before)
+        self.undisturbed.before.assert_same(&before, "another machine")?;
+        Site::new(self.journey, machine)
     }
 
     /// Whether the machine is as before.
@@ -264,7 +257,8 @@ impl Matrix<'_> {
     }
 
     fn assert_before(&self, site: &Site) -> Result<()> {
-        site.before.assert_same(&self.journey.before(&site.machine)?, "what was given back")
+        let now = self.journey.before(&site.machine)?;
+        self.undisturbed.before.assert_same(&now, "what was given back")
     }
 
     fn assert_after(&self, machine: &Machine) -> Result<()> {
