@@ -79,6 +79,8 @@ impl Undisturbed {
 fn copy_of(template: &Machine) -> Result<Machine> {
     let mut machine = Machine::copy_of(&template.tree(), "kill")?;
     machine.boot()?;
+    // One journey takes away what starts it.
+    machine.root("systemctl start nix-daemon.socket 2>/dev/null || true")?;
     Ok(machine)
 }
 
