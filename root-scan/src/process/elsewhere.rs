@@ -39,8 +39,8 @@ pub struct Elsewhere<'a> {
     mounts: Mutex<HashMap<u64, Mounted>>,
     /// Inodes of mapped files on the store's device that lie where their names say.
     placed: Mutex<HashSet<u64>>,
-    /// What may be in the store, by inode.
-    suspects: Mutex<HashMap<u64, Suspect>>,
+    /// What may be in the store: inode and, where it is known, mount, with the place where it is held.
+    suspects: Mutex<HashMap<(u64, Option<u64>), PathBuf>>,
 }
 
 #[derive(Debug)]
@@ -48,12 +48,6 @@ struct Store {
     thing: Thing,
     /// As tables of mounts have it.
     mounted: Mounted,
-}
-
-#[derive(Debug)]
-struct Suspect {
-    place: PathBuf,
-    mount: Option<u64>,
 }
 
 impl<'a> Elsewhere<'a> {
@@ -103,8 +97,7 @@ impl<'a> Elsewhere<'a> {
                 && thing.device == store.thing.device
                 && !self.is_listed(thing.mount)
             {
-                let suspect = Suspect { place: link.path.clone(), mount: thing.mount };
-                locked(&self.suspects).insert(thing.inode, suspect);
+                locked(&self.suspects).insert((thing.inode, thing.mount), link.path.clone());
             }
         }
         links.clear();
@@ -125,29 +118,22 @@ impl<'a> Elsewhere<'a> {
         for root in [&self.init, &process.join("root")] {
             let held: Vec<_> =
                 files.iter().map(|(_, name)| Held { path: below(root, name), name: name.clone() }).collect();
-            let mut outcomes = self.look(&held)?.into_iter();
-            let mut failed = None;
-            files.retain(|(inode, name)| {
-                let outcome = outcomes.next().unwrap_or(Outcome::Unseen(Errno::EIO));
-                let there = seen(name, outcome).unwrap_or_else(|doubt| {
-                    failed = Some(doubt);
-                    None
-                });
-                let there = there.is_some_and(|thing| self.is(&thing, *inode));
-                if there {
-                    locked(&self.placed).insert(*inode);
+            let mut left = Vec::new();
+            for ((inode, name), outcome) in files.drain(..).zip(self.look(&held)?) {
+                if seen(&name, outcome)?.is_some_and(|thing| self.is(&thing, inode)) {
+                    locked(&self.placed).insert(inode);
+                } else {
+                    left.push((inode, name));
                 }
-                !there
-            });
-            failed.map_or(Ok(()), Err)?;
+            }
+            *files = left;
         }
         // Held by nobody now; and a file without any name is not in the store.
         if !files.is_empty() && !is_gone() {
             let lost = files
                 .drain(..)
                 .filter(|(_, name)| !name.as_os_str().as_encoded_bytes().ends_with(b" (deleted)"));
-            let suspect = || Suspect { place: process.join("maps"), mount: None };
-            locked(&self.suspects).extend(lost.map(|(inode, _)| (inode, suspect())));
+            locked(&self.suspects).extend(lost.map(|(inode, _)| ((inode, None), process.join("maps"))));
         }
         files.clear();
         Ok(())
@@ -160,11 +146,11 @@ impl<'a> Elsewhere<'a> {
     pub fn find(&self, root: BorrowedFd<'_>, roots: &mut Roots) -> Result<(), Doubt> {
         let Some(store) = &self.store else { return Ok(()) };
         let mut suspects = std::mem::take(&mut *locked(&self.suspects));
-        suspects.retain(|_, suspect| !self.is_listed(suspect.mount));
+        suspects.retain(|(_, mount), _| !self.is_listed(*mount));
         if suspects.is_empty() {
             return Ok(());
         }
-        let wanted = suspects.into_iter().map(|(inode, suspect)| (inode, suspect.place)).collect();
+        let wanted = suspects.into_iter().map(|((inode, _), place)| (inode, place)).collect();
         let directory = sys::find(root, Path::new(STORE_DIR)).and_then(|found| sys::open_dir(found, "."));
         let directory: OwnedFd = directory.map_err(|errno| Doubt::unreadable(STORE_DIR, errno))?;
         inside::find(directory, &wanted, store.mounted.overlay, roots)
