@@ -290,7 +290,7 @@ mod tests {
     use nix::fcntl::AT_FDCWD;
 
     use super::*;
-    use crate::look::Direct;
+    use crate::look::{Direct, Question};
 
     /// Without a child, and with nothing remembered.
     fn scan(root: BorrowedFd<'_>, state_dir: &Path, roots: &mut Roots) -> Result<(), Doubt> {
@@ -382,8 +382,8 @@ mod tests {
     struct Owned<'a>(Direct<'a>, u32);
 
     impl Eyes for Owned<'_> {
-        fn look(&mut self, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
-            let mut outcomes = self.0.look(paths)?;
+        fn look<Q: Question>(&mut self, questions: &[Q]) -> Result<Vec<Outcome>, Doubt> {
+            let mut outcomes = self.0.look(questions)?;
             for outcome in &mut outcomes {
                 if let Outcome::Link { owner, .. } = outcome {
                     *owner = self.1;
