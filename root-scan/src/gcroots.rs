@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
 use crate::doubt::Doubt;
-use crate::look::{Eyes, Outcome};
+use crate::look::{Eyes, Kind, Outcome};
 use crate::memory::{Memory, Remembered, Sight};
 use crate::roots::{Place, Roots};
 use crate::store_path::StorePath;
@@ -84,7 +84,7 @@ fn second_hops(
 ) -> Result<(), Doubt> {
     let targets: Vec<_> = links.iter().flat_map(|link| link.targets.iter().cloned()).collect();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let mut outcomes = eyes.look(&targets)?.into_iter();
+    let mut outcomes = eyes.look(Kind::Lies, &targets)?.into_iter();
     for link in links {
         memory.retarget(&link.path, &link.targets);
         for target in &link.targets {
