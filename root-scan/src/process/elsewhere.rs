@@ -32,10 +32,12 @@ use crate::roots::Roots;
 use crate::store_path::STORE_DIR;
 use crate::sys::{self, Thing};
 
-/// More mounts, or things that may be in the store, than any real machine has.
-const LIMIT: usize = 400_000;
+/// More things that may be in the store than any real machine has.
+const MAX_SUSPECTS: usize = 10_000;
+/// More mounts than any real machine has. What further ones lead to counts as hidden.
+const MAX_MOUNTS: usize = 400_000;
 /// Mapped files that need not be looked up again; more are looked up each time.
-const PLACED: usize = 100_000;
+const MAX_PLACED: usize = 100_000;
 
 /// Mounts by their numbers.
 pub type Mounts = HashMap<u64, Mount>;
@@ -103,13 +105,11 @@ impl<'a> Elsewhere<'a> {
     }
 
     /// Learns of a mount.
-    ///
-    /// # Errors
-    /// When there are too many.
-    pub fn mount(&self, mount: Option<(u64, Mount)>, place: impl Fn() -> PathBuf) -> Result<(), Doubt> {
+    pub fn mount(&self, mount: Option<(u64, Mount)>) {
         let mut mounts = locked(&self.mounts);
-        mounts.extend(mount);
-        limited(mounts.len(), "mounts", place)
+        if mounts.len() < MAX_MOUNTS {
+            mounts.extend(mount);
+        }
     }
 
     /// Whether it is worth a look what a link with this text leads to.
@@ -162,7 +162,7 @@ impl<'a> Elsewhere<'a> {
             for (file, outcome) in files.drain(..).zip(self.look(Kind::Named, &names)?) {
                 if self.seen(&process.join("maps"), outcome)?.is_some_and(|thing| self.is(&thing, &file)) {
                     let mut placed = locked(&self.placed);
-                    if placed.len() < PLACED {
+                    if placed.len() < MAX_PLACED {
                         placed.insert(self.hasher.hash_one((file.inode, &file.name)));
                     }
                 } else {
@@ -203,7 +203,11 @@ impl<'a> Elsewhere<'a> {
     fn suspect(&self, key: (u64, Option<u64>), place: &Path) -> Result<(), Doubt> {
         let mut suspects = locked(&self.suspects);
         suspects.insert(key, place.to_owned());
-        limited(suspects.len(), "files that nobody can place", || place.to_owned())
+        if suspects.len() > MAX_SUSPECTS {
+            let at = place.to_owned();
+            return Err(Doubt::Limit { what: "files that no name places", limit: MAX_SUSPECTS, at });
+        }
+        Ok(())
     }
 
     fn look(&self, kind: Kind, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
@@ -233,10 +237,6 @@ impl<'a> Elsewhere<'a> {
             _ => Ok(None),
         }
     }
-}
-
-fn limited(count: usize, what: &'static str, place: impl Fn() -> PathBuf) -> Result<(), Doubt> {
-    if count > LIMIT { Err(Doubt::Limit { what, limit: LIMIT, at: place() }) } else { Ok(()) }
 }
 
 fn below(root: &Path, absolute: &Path) -> PathBuf {

@@ -259,7 +259,7 @@ impl<'s, 'a> Scanner<'s, 'a> {
         }
         let place = || path.join("mountinfo");
         let each = |line: &[u8]| {
-            self.shared.elsewhere.mount(names::mount(line), place)?;
+            self.shared.elsewhere.mount(names::mount(line));
             self.shared.all(line, place).map(drop)
         };
         match read(directory, OsStr::new("mountinfo"), place, |file| self.searcher.lines(file, each)) {
