@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
 use crate::doubt::Doubt;
-use crate::look::{Eyes, Outcome};
+use crate::look::{Eyes, Kind, Outcome};
 use crate::memory::{Memory, Remembered, Sight};
 use crate::roots::{Place, Roots};
 use crate::store_path::StorePath;
@@ -86,7 +86,7 @@ fn second_hops(
 ) -> Result<(), Doubt> {
     let targets: Vec<_> = links.iter().flat_map(|link| link.targets.iter().cloned()).collect();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let mut outcomes = eyes.look(&targets)?.into_iter();
+    let mut outcomes = eyes.look(Kind::Lies, &targets)?.into_iter();
     for link in links {
         memory.retarget(&link.path, &link.targets);
         for target in &link.targets {
@@ -290,7 +290,7 @@ mod tests {
     use nix::fcntl::AT_FDCWD;
 
     use super::*;
-    use crate::look::{Direct, Question};
+    use crate::look::Direct;
 
     /// Without a child, and with nothing remembered.
     fn scan(root: BorrowedFd<'_>, state_dir: &Path, roots: &mut Roots) -> Result<(), Doubt> {
@@ -382,8 +382,8 @@ mod tests {
     struct Owned<'a>(Direct<'a>, u32);
 
     impl Eyes for Owned<'_> {
-        fn look<Q: Question>(&mut self, questions: &[Q]) -> Result<Vec<Outcome>, Doubt> {
-            let mut outcomes = self.0.look(questions)?;
+        fn look(&mut self, kind: Kind, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
+            let mut outcomes = self.0.look(kind, paths)?;
             for outcome in &mut outcomes {
                 if let Outcome::Link { owner, .. } = outcome {
                     *owner = self.1;
