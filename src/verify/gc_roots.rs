@@ -12,8 +12,8 @@ use super::leftovers::{Leftovers, still_alive, unique};
 use super::sweep::NAME;
 use super::{CheckError, Outcome, Target};
 use crate::daemon::Connection;
-use crate::system::kernel;
 use crate::system::pause::Pause;
+use crate::system::{checkpoint, kernel};
 use crate::types::StorePath;
 
 const REMEDY: &str = "a collection of garbage now would delete what users keep: run none before this passes. nix-root-scan.socket must be \
@@ -47,12 +47,15 @@ fn plant_and_look(
         let Some(mut plant) = Plant::new(ground.join(format!(".{name}")), &target.state_dir) else {
             continue;
         };
+        checkpoint::inside("plant-made");
         // What it holds is new as well, so that no optimised store links it to something.
         let path = connection.add_file(&name, unique.as_bytes(), false)?;
+        checkpoint::inside("path-added");
         leftovers.push(path.clone());
         let link = plant.link_to(&path)?;
         plants.push(plant);
         connection.add_indirect_root(&link)?;
+        checkpoint::inside("root-planted");
         planted.push((ground, path));
     }
     if planted.is_empty() {
@@ -66,7 +69,9 @@ fn plant_and_look(
     let mut complaints = Vec::new();
     let (grounds, paths): (Vec<_>, Vec<_>) = planted.into_iter().unzip();
     let mut rooted = Vec::new();
-    for ((ground, path), listed) in grounds.iter().zip(&paths).zip(listed(target, &paths)?) {
+    let all_listed = listed(target, &paths)?;
+    checkpoint::inside("roots-listed");
+    for ((ground, path), listed) in grounds.iter().zip(&paths).zip(all_listed) {
         if listed {
             rooted.push(path);
         } else {
@@ -166,6 +171,7 @@ impl Plant {
         let link = self.link();
         let ours =
             fs::remove_dir_all(&self.directory).map_err(CheckError::io("cannot remove", &self.directory));
+        checkpoint::inside("plant-removed");
         // The daemon removes its own link only when it can see that ours is gone, which it cannot below /root.
         ours.and(forget(&self.state_dir, |target| target == link))
     }

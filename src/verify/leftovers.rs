@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::CheckError;
 use crate::daemon::{Connection, DaemonError};
+use crate::system::checkpoint;
 use crate::system::pause::Pause;
 use crate::types::StorePath;
 
@@ -52,7 +53,9 @@ impl Leftovers {
             if there.is_empty() {
                 return Ok(());
             }
-            match connection.delete(&there) {
+            let deleted = connection.delete(&there);
+            checkpoint::inside("paths-deleted");
+            match deleted {
                 // The next round looks whether they are gone.
                 Ok(()) if Instant::now() < deadline => {}
                 Ok(()) => {
