@@ -18,6 +18,7 @@ mod create_group;
 mod create_user;
 mod database;
 mod delete_tree;
+mod delete_volume;
 mod drain;
 pub mod drift;
 mod edit;
@@ -39,11 +40,14 @@ mod remove_accounts;
 mod remove_block;
 mod remove_directory;
 mod remove_file;
+mod remove_lines;
+mod remove_records;
 mod reown;
 mod replace_lines;
 mod set_owner;
 mod share_file;
 mod start_units;
+mod stop_jobs;
 mod stop_units;
 mod subid_line;
 mod unpack_archive;
@@ -265,6 +269,8 @@ actions! {
     "reload-units" => ReloadUnits(reload_units::ReloadUnits),
     /// Units are stopped, and what they left running ends.
     "stop-units" => StopUnits(stop_units::StopUnits),
+    /// launchd's jobs are unloaded, and what they left running ends.
+    "stop-jobs" => StopJobs(stop_jobs::StopJobs),
     /// Nothing of Nix runs, in either direction.
     "keep-stopped" => KeepStopped(keep_stopped::KeepStopped),
     /// Nobody has a file of the store open for writing.
@@ -293,12 +299,18 @@ actions! {
     "remove-block" => RemoveBlock(remove_block::RemoveBlock),
     /// Users and groups go.
     "remove-accounts" => RemoveAccounts(remove_accounts::RemoveAccounts),
+    /// Lines of somebody else's file go.
+    "remove-lines" => RemoveLines(remove_lines::RemoveLines),
+    /// Users and groups of a Mac's directory go.
+    "remove-records" => RemoveRecords(remove_records::RemoveRecords),
     /// Packages of the distribution go.
     "purge-packages" => PurgePackages(purge_packages::PurgePackages),
     /// What Nix's commands left in a home goes.
     "purge-home" => PurgeHome(purge_home::PurgeHome),
     /// A directory goes with all that is in it.
     "delete-tree" => DeleteTree(delete_tree::DeleteTree),
+    /// A volume of APFS goes with all that is on it.
+    "delete-volume" => DeleteVolume(delete_volume::DeleteVolume),
 }
 
 /// What an undoing of something irrevocable says. The engine refuses to come this far.

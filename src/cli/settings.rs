@@ -85,6 +85,9 @@ pub struct Settings {
     /// Goes on in spite of this blocker; only those that can be accepted (repeatable, or with commas)
     #[arg(long, global = true, value_name = "KEY", value_delimiter = ',')]
     pub accept: Vec<String>,
+    /// On a Mac: changes it, although that was tried on simulated ones only
+    #[arg(long, global = true)]
+    pub untried_on_macs: bool,
     /// Directory of nix-daemon-gate and nix-root-scan [default: that of nix-unroot itself]
     #[arg(long, global = true, value_name = "DIR")]
     pub helpers: Option<PathBuf>,

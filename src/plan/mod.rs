@@ -118,7 +118,11 @@ impl Plan {
     /// # Errors
     /// Never for a plan of this version's own.
     pub fn uninstall(remains: &Remains, wanted: &Uninstall) -> Result<Self> {
-        Self::fill(include_str!("../../plans/uninstall.toml"), &Context::of_remains(remains, wanted)?)
+        let template = match remains.mac {
+            Some(_) => include_str!("../../plans/uninstall-macos.toml"),
+            None => include_str!("../../plans/uninstall.toml"),
+        };
+        Self::fill(template, &Context::of_remains(remains, wanted)?)
     }
 
     fn fill(template: &str, context: &Context) -> Result<Self> {

@@ -37,6 +37,9 @@ const UNKNOWN: &str = "private/unknown-calls";
 pub const UUID: &str = "5BFF8A2F-1F4C-4A6E-9B6C-1D2E3F405162";
 /// The system's keychain.
 pub const KEYCHAIN: &str = "/Library/Keychains/System.keychain";
+/// Status of a process that was killed, as a shell has it.
+pub const KILLED: i32 = 137;
+
 /// A simulated Mac. It lies in memory, in namespaces of its own that end with it: it neither sees this machine's processes nor ends them.
 pub struct Mac {
     keeper: Child,
@@ -94,7 +97,7 @@ impl Mac {
             mac.file(&format!("usr/bin/{tool}"), include_str!("stand_in.py"))?;
             mac.shell(&format!("chmod 0755 usr/bin/{tool}"))?;
         }
-        mac.shell("rm -rf etc/nix nix etc/fstab etc/zsh; mkdir -p Library/LaunchDaemons var/empty Users/alice var/root")?;
+        mac.shell("rm -rf etc/nix nix etc/fstab etc/zsh var/lib/dpkg; mkdir -p Library/LaunchDaemons var/empty Users/alice var/root")?;
         mac.file("etc/fstab", "# as Apple delivers it\n")?;
         mac.file(
             "System/Library/CoreServices/SystemVersion.plist",
@@ -190,6 +193,11 @@ impl Mac {
         fs::write(&place, text).with_context(|| format!("cannot write {path}"))
     }
 
+    /// Whether something is there.
+    pub fn has(&self, path: &str) -> bool {
+        self.place(path).symlink_metadata().is_ok()
+    }
+
     /// A file's text.
     pub fn read(&self, path: &str) -> Result<String> {
         fs::read_to_string(self.place(path)).with_context(|| format!("cannot read {path}"))
@@ -242,6 +250,14 @@ impl Mac {
         self.run_with(&[], words)
     }
 
+    /// Runs `nix-unroot WORDS`, which must end well; what it said.
+    pub fn ok(&self, words: &str) -> Result<String> {
+        let output = self.run(words)?;
+        let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "`nix-unroot {words}`: {}\n{said}{told}", output.status);
+        Ok(format!("{said}{told}"))
+    }
+
     /// The document of `nix-unroot inspect --json`, which must change nothing.
     pub fn inspect(&self) -> Result<Value> {
         let before = self.manifest()?;
@@ -258,6 +274,7 @@ impl Mac {
         for job in state["jobs"].as_object_mut().context("an object")?.values_mut() {
             job["pid"] = json!(!job["pid"].is_null());
         }
+        state.sort_all_objects();
         let files = self.shell(LIST)?;
         ensure!(files.lines().count() > 8, "the manifest is empty:\n{files}");
         Ok(Manifest(format!("{files}{state:#}\n")))

@@ -4,3 +4,4 @@
 
 mod inspect;
 mod mac;
+mod uninstall;
