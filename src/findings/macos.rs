@@ -9,8 +9,20 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         key: "macos-only-inspected",
         severity: Blocker,
-        title: "nix-unroot looks at Macs, and changes nothing on one yet",
+        title: "this was not made for Macs yet",
         see: only_inspected,
+    },
+    Check {
+        key: "macos-untried",
+        severity: Blocker,
+        title: "nobody ever ran this on a Mac: it was tried on simulated ones only",
+        see: untried,
+    },
+    Check {
+        key: "macos-build-users-missing",
+        severity: Blocker,
+        title: "there are no build users, and without them every build would run as the owner of the store",
+        see: build_users_missing,
     },
     Check {
         key: "macos-owners-ignored",
@@ -97,11 +109,32 @@ fn mac(facts: &Facts) -> Option<&Mac> {
     facts.mac.as_ref().filter(|_| facts.flavour != Flavour::None)
 }
 
-fn only_inspected(facts: &Facts, _: &Options) -> Option<Seen> {
+fn only_inspected(facts: &Facts, options: &Options) -> Option<Seen> {
     facts.mac.as_ref()?;
+    let what = match (options.installing, options.brings_nix, &facts.single_user) {
+        (true, ..) => "installing Nix on a Mac",
+        (_, true, _) => "bringing another Nix along on a Mac",
+        (.., Some(_)) => "a store that a person owns, on a Mac",
+        _ => return None,
+    };
+    let remedy = "install Nix 2.34 or newer for many users with its own installer, then migrate; see docs/macos.md";
+    Some(Seen::new(format!("{what} ({})", facts.os.name)).remedy(remedy))
+}
+
+fn untried(facts: &Facts, options: &Options) -> Option<Seen> {
+    facts.mac.as_ref().filter(|_| !options.untried_on_macs)?;
     Some(Seen::new(facts.os.name.as_str()).remedy(
-        "read docs/macos.md: it says what is planned and why, and what you can check by hand meanwhile",
+        "read docs/macos.md, look at --dry-run, have a backup or a Mac that you can do without, and give --untried-on-macs",
     ))
+}
+
+fn build_users_missing(facts: &Facts, options: &Options) -> Option<Seen> {
+    mac(facts).filter(|_| !options.installing && facts.build_users.members.is_empty())?;
+    let group = facts.build_users.group.as_deref().unwrap_or("nixbld");
+    Some(
+        Seen::new(format!("the group {group} is not there, or nobody is in it"))
+            .remedy("let the installer that made this Nix make them again (its repair, or its installation once more)"),
+    )
 }
 
 fn owners_ignored(facts: &Facts, _: &Options) -> Option<Seen> {
