@@ -4,4 +4,5 @@
 
 mod inspect;
 mod mac;
+mod migrate;
 mod uninstall;

@@ -215,7 +215,7 @@ def end(job):
 
 
 def tmutil(state, words):
-    excluded = state.setdefault("excluded", [])
+    excluded = state["excluded"]
     if len(words) == 2 and words[0] == "isexcluded":
         print(f"[{'Excluded' if words[1] in excluded else 'Included'}]    {words[1]}")
         return 0
