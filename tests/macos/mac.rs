@@ -38,7 +38,9 @@ pub const UUID: &str = "5BFF8A2F-1F4C-4A6E-9B6C-1D2E3F405162";
 /// The system's keychain.
 pub const KEYCHAIN: &str = "/Library/Keychains/System.keychain";
 /// Status of a process that was killed, as a shell has it.
-pub const KILLED: i32 = 137;
+const KILLED: i32 = 137;
+/// Where a run writes the instants that it reaches.
+const LOG: &str = "/private/instants";
 
 /// A simulated Mac. It lies in memory, in namespaces of its own that end with it: it neither sees this machine's processes nor ends them.
 pub struct Mac {
@@ -250,6 +252,25 @@ impl Mac {
         self.run_with(&[], words)
     }
 
+    /// Runs `nix-unroot WORDS` and kills it at this instant; whether it came there. Tools that it had called may work on: it waits for
+    /// them, as the next run would ask for.
+    pub fn killed_at(&self, instant: &str, words: &str) -> Result<bool> {
+        let output = self.run_with(&[("NIX_UNROOT_CHECKPOINT", instant)], words)?;
+        let code = output.status.code();
+        ensure!(matches!(code, None | Some(KILLED) | Some(0)), "{instant}: {output:?}");
+        self.shell("test ! -e var/lib/nix-unroot/lock || flock --wait 20 var/lib/nix-unroot/lock true")?;
+        Ok(code != Some(0))
+    }
+
+    /// The instants that `nix-unroot WORDS` reaches, in their order.
+    pub fn instants(&self, words: &str) -> Result<Vec<String>> {
+        let output = self.run_with(&[("NIX_UNROOT_CHECKPOINT_LOG", LOG)], words)?;
+        ensure!(output.status.success(), "`nix-unroot {words}`: {output:?}");
+        let seen = self.read(&LOG[1..])?.lines().map(str::to_owned).collect();
+        self.shell(&format!("rm .{LOG}"))?;
+        Ok(seen)
+    }
+
     /// Runs `nix-unroot WORDS`, which must end well; what it said.
     pub fn ok(&self, words: &str) -> Result<String> {
         let output = self.run(words)?;
@@ -286,6 +307,15 @@ impl Mac {
 pub struct Manifest(String);
 
 impl Manifest {
+    /// The same without files' time stamps: what is written a second time has another one.
+    pub fn without_times(&self) -> Self {
+        let timeless = |line: &str| match line.rsplit_once(' ') {
+            Some((rest, last)) if last.contains('.') && last.parse::<f64>().is_ok() => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        };
+        Self(self.0.lines().map(timeless).collect())
+    }
+
     /// Fails, and tells the lines that differ.
     pub fn assert_same(&self, other: &Self, when: &str) -> Result<()> {
         let only = |here: &Self, there: &Self, mark: &str| {
