@@ -9,6 +9,7 @@
 
 mod account_debris;
 mod acl_entry;
+mod add_line;
 mod added_paths;
 mod append_block;
 pub mod conflict;
@@ -16,6 +17,7 @@ mod copy_into_home;
 mod create_directory;
 mod create_group;
 mod create_user;
+mod create_volume;
 mod database;
 mod delete_tree;
 mod delete_volume;
@@ -30,6 +32,8 @@ mod install_program;
 mod keep_files;
 mod keep_stopped;
 mod load_apparmor_profile;
+mod make_mount_point;
+mod mount_volume;
 mod no_writers;
 mod purge_home;
 mod purge_packages;
@@ -53,6 +57,7 @@ mod subid_line;
 mod unpack_archive;
 mod verify;
 mod write_file;
+mod write_for_volume;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -309,6 +314,16 @@ actions! {
     "purge-home" => PurgeHome(purge_home::PurgeHome),
     /// A directory goes with all that is in it.
     "delete-tree" => DeleteTree(delete_tree::DeleteTree),
+    /// A line in somebody else's file.
+    "add-line" => AddLine(add_line::AddLine),
+    /// A directory in a Mac's root directory.
+    "make-mount-point" => MakeMountPoint(make_mount_point::MakeMountPoint),
+    /// A volume of APFS.
+    "create-volume" => CreateVolume(create_volume::CreateVolume),
+    /// A file that names a volume.
+    "write-for-volume" => WriteForVolume(write_for_volume::WriteForVolume),
+    /// launchd mounts a volume.
+    "mount-volume" => MountVolume(mount_volume::MountVolume),
     /// A volume of APFS goes with all that is on it.
     "delete-volume" => DeleteVolume(delete_volume::DeleteVolume),
 }

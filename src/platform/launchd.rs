@@ -62,6 +62,15 @@ pub fn load(label: &str, list: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Starts a job that launchd knows, once more if it has ended.
+///
+/// # Errors
+/// When launchd refuses.
+pub fn start(label: &str) -> Result<()> {
+    command::run("launchctl", &["kickstart", &service(label)])?;
+    Ok(())
+}
+
 fn service(label: &str) -> String {
     format!("system/{label}")
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Tools that there are stand-ins for, and others that a Mac has and nothing may call yet.
-const TOOLS: [&str; 10] = [
+const TOOLS: [&str; 11] = [
     "dscl",
     "diskutil",
     "launchctl",
@@ -21,11 +21,12 @@ const TOOLS: [&str; 10] = [
     "tmutil",
     "plutil",
     "sw_vers",
+    "restart-simulated-mac",
 ];
 /// Lines for each file (with its time stamp) and directory (without) that the Mac has of its own, which lie in the overlay's upper
 /// half, but for this tool's journal; then the files' digests.
 const LIST: &str = "cd ../upper && find Library etc nix private Users var \
-    \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants \\) \
+    \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants -o -path private/calls \\) \
     -prune -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
     find Library etc nix Users -type f -print0 | sort -z | xargs -0 sha256sum";
 /// Where the stand-ins keep what they know.
@@ -68,7 +69,8 @@ pub fn plist(body: &str) -> String {
 fn volume(name: &str, device: &str, uuid: &str, mount_point: &str) -> Value {
     json!({
         "DeviceIdentifier": device, "VolumeName": name, "MountPoint": mount_point, "FilesystemType": "apfs", "VolumeUUID": uuid,
-        "GlobalPermissionsEnabled": true, "FileVault": true, "WritableVolume": true, "ParentWholeDisk": "disk3", "Internal": true,
+        "GlobalPermissionsEnabled": true, "FileVault": true, "WritableVolume": true, "ParentWholeDisk": "disk3",
+        "APFSContainerReference": "disk3", "Internal": true,
     })
 }
 
@@ -99,6 +101,11 @@ impl Mac {
             mac.file(&format!("usr/bin/{tool}"), include_str!("stand_in.py"))?;
             mac.shell(&format!("chmod 0755 usr/bin/{tool}"))?;
         }
+        mac.file("usr/bin/stand_in_volumes.py", include_str!("stand_in_volumes.py"))?;
+        mac.shell(&format!(
+            "mkdir -p usr/sbin .{0} && ln -sf /usr/bin/diskutil usr/sbin/ && ln -s /usr/bin/diskutil .{0}/apfs.util",
+            "/System/Library/Filesystems/apfs.fs/Contents/Resources"
+        ))?;
         mac.shell("rm -rf etc/nix nix etc/fstab etc/zsh var/lib/dpkg; mkdir -p Library/LaunchDaemons var/empty Users/alice var/root")?;
         mac.file("etc/fstab", "# as Apple delivers it\n")?;
         mac.file(
@@ -277,6 +284,16 @@ impl Mac {
         let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "`nix-unroot {words}`: {}\n{said}{told}", output.status);
         Ok(format!("{said}{told}"))
+    }
+
+    /// Restarts it: volumes are locked and mounted by their jobs, and what synthetic.conf(5) does not ask for any more is gone.
+    pub fn restart(&self) -> Result<()> {
+        self.shell("chroot . /usr/bin/restart-simulated-mac").map(|_| ())
+    }
+
+    /// Command lines of all tools that were called, as everybody on the machine could have seen them.
+    pub fn calls(&self) -> Result<String> {
+        self.read("private/calls")
     }
 
     /// The document of `nix-unroot inspect --json`, which must change nothing.

@@ -4,11 +4,10 @@
 Nothing here was seen on a Mac by the authors. Where the form of each answer comes from:
   dscl       dscl(1); what Puppet's directoryservice provider and npm's passwd-user parse of `dscl -plist . -readall`; 56 and
              eDSRecordNotFound for what is not there are what Puppet, Chef and NixOS/nix-installer look for
-  diskutil   diskutil(8); the keys of `diskutil info -plist` that NixOS/nix-installer, Munki and Go's apfs packages read
   launchctl  launchctl(1); `launchctl print` in nix-darwin issue 1033; 113 is the status that it ends with for an unknown service, 3 and
              5 (ESRCH, EIO) are those of `bootout` and `bootstrap` in NixOS/nix's issues
-  security   security(1); 44 is errSecItemNotFound (-25300) as a shell sees it
   lsof       lsof(8), "output for other programs"
+diskutil, security and apfs.util are in stand_in_volumes.py.
 
 A call that is not known ends with 64 and is written to UNKNOWN, which the tests look at: no tool answers what it was not made for.
 """
@@ -16,12 +15,18 @@ A call that is not known ends with 64 and is written to UNKNOWN, which the tests
 import json
 import os
 import plistlib
-import shutil
+import subprocess
 import sys
 import uuid
 
+import stand_in_volumes as volumes
+
 STATE = "/private/simulated-mac.json"
 UNKNOWN = "/private/unknown-calls"
+# Every call, as other users of the machine would see it with ps(1).
+CALLS = "/private/calls"
+# Programs of jobs that were loaded; they run when what is known was written down.
+STARTED = []
 
 
 def unknown(words):
@@ -82,34 +87,25 @@ def dscl(state, words):
     return write(records)
 
 
-def volume_named(state, name):
-    for volume in state["volumes"]:
-        if name in (volume["MountPoint"], volume["VolumeUUID"], volume["DeviceIdentifier"]):
-            return volume
-    return None
+def start(state, label, path):
+    state["next_pid"] += 1
+    state["jobs"][label] = {"path": path, "pid": state["next_pid"]}
+    with open(path, "rb") as file:
+        arguments = plistlib.load(file).get("ProgramArguments", [])
+    # Of all programs, only what mounts a volume is run for real, and has ended when launchctl returns.
+    if "diskutil" in " ".join(arguments):
+        state["jobs"][label]["pid"] = None
+        STARTED.append(arguments)
 
 
-def diskutil(state, words):
-    if len(words) == 3 and words[:2] == ["apfs", "deleteVolume"]:
-        volume = volume_named(state, words[2])
-        if volume is None:
-            print(f"Could not find disk: {words[2]}", file=sys.stderr)
-            return 1
-        if state["open_files"] or state["busy"]:
-            print(f"Volume {volume['VolumeName']} on {volume['DeviceIdentifier']} failed to unmount", file=sys.stderr)
-            return 1
-        state["volumes"].remove(volume)
-        # What was mounted is gone, and the mount point stays.
-        for entry in os.listdir(volume["MountPoint"]):
-            shutil.rmtree(os.path.join(volume["MountPoint"], entry))
-        return 0
-    if len(words) != 3 or words[:2] != ["info", "-plist"]:
-        return unknown(["diskutil", *words])
-    volume = volume_named(state, words[2])
-    if volume is None:
-        write({"Error": True, "ErrorMessage": f"Could not find disk: {words[2]}"})
-        return 1
-    return write(volume)
+def restart(state, words):
+    if volumes.restart(state, words) is None:
+        return None
+    state["jobs"] = {}
+    folder = "/Library/LaunchDaemons"
+    for name in sorted(os.listdir(folder)):
+        launchctl(state, ["bootstrap", "system", os.path.join(folder, name)])
+    return 0
 
 
 def launchctl(state, words):
@@ -147,33 +143,13 @@ def launchctl(state, words):
         if label in state["jobs"] or state["disabled"].get(label):
             print("Bootstrap failed: 5: Input/output error", file=sys.stderr)
             return 5
-        state["next_pid"] += 1
-        state["jobs"][label] = {"path": words[2], "pid": state["next_pid"]}
+        start(state, label, words[2])
+        return 0
+    if len(words) == 2 and words[0] == "kickstart" and words[1].removeprefix("system/") in state["jobs"]:
+        label = words[1].removeprefix("system/")
+        start(state, label, state["jobs"][label]["path"])
         return 0
     return unknown(["launchctl", *words])
-
-
-def security(state, words):
-    # security find-generic-password|delete-generic-password -a ACCOUNT [-s SERVICE] KEYCHAIN
-    if len(words) not in (4, 6) or words[1] != "-a" or (len(words) == 6 and words[3] != "-s"):
-        return unknown(["security", *words])
-    items = state["keychains"].get(words[-1], [])
-    fits = [item for item in items if item["account"] == words[2] and (len(words) == 4 or item["service"] == words[4])]
-    if words[0] not in ("find-generic-password", "delete-generic-password"):
-        return unknown(["security", *words])
-    if not fits:
-        print("security: SecKeychainSearchCopyNext: The specified item could not be found in the keychain.", file=sys.stderr)
-        return 44
-    item = fits[0]
-    if words[0] == "delete-generic-password":
-        items.remove(item)
-        print("password has been deleted.")
-    print(f'keychain: "{words[-1]}"\nversion: 256\nclass: "genp"\nattributes:')
-    print(f'    0x00000007 <blob>="{item["label"]}"\n    0x00000008 <blob>=<NULL>')
-    print(f'    "acct"<blob>="{item["account"]}"')
-    print('    "desc"<blob>="Encrypted volume password"\n    "prot"<blob>=<NULL>')
-    print(f'    "svce"<blob>="{item["service"]}"\n    "type"<uint32>=<NULL>')
-    return 0
 
 
 def lsof(state, words):
@@ -185,18 +161,28 @@ def lsof(state, words):
 
 
 def main():
-    tools = {"dscl": dscl, "diskutil": diskutil, "launchctl": launchctl, "security": security, "lsof": lsof}
+    tools = {
+        "dscl": dscl, "diskutil": volumes.diskutil, "launchctl": launchctl, "security": volumes.security, "lsof": lsof,
+        "apfs.util": volumes.apfs_util, "restart-simulated-mac": restart,
+    }
     name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
+    with open(CALLS, "a", encoding="utf-8") as log:
+        log.write(" ".join([name, *words]) + "\n")
     if name not in tools:
         return unknown([name, *words])
     with open(STATE, encoding="utf-8") as file:
         state = json.load(file)
     before = json.dumps(state, sort_keys=True)
     status = tools[name](state, words)
+    if status is None:
+        return unknown([name, *words])
     if json.dumps(state, sort_keys=True) != before:
         with open(STATE + ".new", "w", encoding="utf-8") as file:
             json.dump(state, file, sort_keys=True)
         os.rename(STATE + ".new", STATE)
+    sys.stdout.flush()
+    for arguments in STARTED:
+        subprocess.run(arguments, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return status
 
 
