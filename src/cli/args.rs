@@ -130,7 +130,7 @@ pub struct InspectArgs {
 impl Command {
     /// Whether it knows what it sees on a Mac.
     pub fn is_for_macs(&self) -> bool {
-        !matches!(self, Self::Verify | Self::Audit(_) | Self::Roots(_) | Self::Doctor(_))
+        !matches!(self, Self::Audit(_) | Self::Roots(_) | Self::Doctor(_))
     }
 }
 

@@ -72,3 +72,25 @@ pub fn remove(path: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// The uid of a user; `None` when there is none of that name.
+///
+/// # Errors
+/// When the directory does not answer, or the record has no number.
+pub fn uid_of(user: &str) -> Result<Option<u32>> {
+    number(&format!("/Users/{user}"), "UniqueID")
+}
+
+/// The gid of a group; `None` when there is none of that name.
+///
+/// # Errors
+/// As for [`uid_of`].
+pub fn gid_of(group: &str) -> Result<Option<u32>> {
+    number(&format!("/Groups/{group}"), "PrimaryGroupID")
+}
+
+fn number(path: &str, name: &str) -> Result<Option<u32>> {
+    let Some(record) = read(path)? else { return Ok(None) };
+    let number = record.get(name).and_then(|values| values.first()?.parse().ok());
+    number.map(Some).with_context(|| format!("{path} has no {name}"))
+}

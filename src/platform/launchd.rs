@@ -71,6 +71,40 @@ pub fn start(label: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether launchd may start the job, also when the machine starts. Without a word about it, it may.
+///
+/// # Errors
+/// When launchctl fails.
+pub fn is_enabled(label: &str) -> Result<bool> {
+    let said = command::run("launchctl", &["print-disabled", "system"])?;
+    Ok(!disabled(&said).iter().any(|disabled| disabled == label))
+}
+
+/// Lets launchd start the job, or forbids it. Neither starts or stops it now.
+///
+/// # Errors
+/// When launchd does not do it.
+pub fn set_enabled(label: &str, enabled: bool) -> Result<()> {
+    if is_enabled(label)? == enabled {
+        return Ok(());
+    }
+    let verb = if enabled { "enable" } else { "disable" };
+    command::run("launchctl", &[verb, &service(label)])?;
+    if is_enabled(label)? != enabled {
+        bail!("`launchctl {verb} {}` ended well, and nothing changed", service(label));
+    }
+    Ok(())
+}
+
+/// Labels that are disabled. `launchctl print-disabled system` writes `"LABEL" => disabled`; before macOS 13 it wrote `true`.
+pub fn disabled(said: &str) -> Vec<String> {
+    let label = |line: &str| {
+        let (label, state) = line.trim().split_once(" => ")?;
+        matches!(state.trim(), "disabled" | "true").then(|| label.trim_matches('"').to_owned())
+    };
+    said.lines().filter_map(label).collect()
+}
+
 fn service(label: &str) -> String {
     format!("system/{label}")
 }

@@ -110,6 +110,16 @@ impl OfMac {
 /// # Errors
 /// When lsof cannot be run.
 pub fn open_files(mount_point: &str) -> Result<Vec<Holder>> {
+    let mut holders = open_below(mount_point, mount_point)?;
+    holders.retain(|holder| !STOPPED.contains(&holder.command.as_str()));
+    Ok(holders)
+}
+
+/// The same of those that have a file below `directory` open, whoever they are.
+///
+/// # Errors
+/// When lsof cannot be run.
+pub fn open_below(mount_point: &str, directory: &str) -> Result<Vec<Holder>> {
     let output = command::output("lsof", &["-F", "pcn", "+f", "--", mount_point])
         .context("cannot ask who uses the volume")?;
     let mut holders: Vec<Holder> = Vec::new();
@@ -122,10 +132,12 @@ pub fn open_files(mount_point: &str) -> Result<Vec<Holder>> {
                 holders.push(Holder { pid, command: String::new(), uses: String::new() });
             }
             ("c", Some(holder)) => holder.command = value.to_owned(),
-            ("n", Some(holder)) if holder.uses.is_empty() => holder.uses = value.to_owned(),
+            ("n", Some(holder)) if holder.uses.is_empty() && value.starts_with(directory) => {
+                holder.uses = value.to_owned();
+            }
             _ => {}
         }
     }
-    holders.retain(|holder| !STOPPED.contains(&holder.command.as_str()));
+    holders.retain(|holder| !holder.uses.is_empty());
     Ok(holders)
 }

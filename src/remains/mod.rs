@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use holders::{Holder, holders};
 pub use homes::Home;
-pub use mac::{OfMac, open_files};
+pub use mac::{OfMac, open_below, open_files};
 
 use crate::facts::{Facts, Flavour, Machine};
 use crate::types::UnitName;

@@ -13,6 +13,7 @@ mod gc_roots;
 mod handshake;
 mod id_map;
 mod leftovers;
+mod mac;
 mod ownership;
 #[cfg(target_os = "linux")]
 mod peer;
@@ -26,6 +27,7 @@ mod target;
 mod trust;
 
 pub use handshake::{HANDSHAKE_COMMAND, handshake_child_main};
-pub use run::{CHECKS, Check, CheckError, CheckResult, Outcome, Report, run};
+pub use mac::target as mac_target;
+pub use run::{CHECKS, Check, CheckError, CheckResult, Outcome, Report, run, run_on_mac};
 pub use sweep::sweep;
 pub use target::Target;

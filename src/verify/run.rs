@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Target, build_uid, client, daemon_uid, daemon_view, gc_roots, ownership, trust};
+use super::{Target, build_uid, client, daemon_uid, daemon_view, gc_roots, mac, ownership, trust};
 use crate::daemon::DaemonError;
 
 /// What a check saw.
@@ -71,8 +71,8 @@ pub struct Check {
     /// What it proves, in words.
     pub title: &'static str,
     /// Whether it makes the daemon look for GC roots, which a daemon with a wrong view of the machine must not do.
-    looks_for_roots: bool,
-    function: fn(&Target) -> Result<Outcome, CheckError>,
+    pub(super) looks_for_roots: bool,
+    pub(super) function: fn(&Target) -> Result<Outcome, CheckError>,
 }
 
 /// All checks, in the order in which they run.
@@ -153,17 +153,22 @@ pub struct Report {
 
 /// Runs every check, also after one that fails (but none that could do harm then), and tells `progress` of each when it is done. Needs root.
 pub fn run(target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
-    let mut checks = Vec::with_capacity(CHECKS.len());
+    run_all(CHECKS, target, progress)
+}
+
+/// The same for what can be checked on a Mac.
+pub fn run_on_mac(target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
+    run_all(mac::CHECKS, target, progress)
+}
+
+fn run_all(all: &[Check], target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
+    let mut checks = Vec::with_capacity(all.len());
     let mut may_look_for_roots = true;
-    for check in CHECKS {
+    for check in all {
         let outcome = match check.looks_for_roots && !may_look_for_roots {
             true => Outcome::failed("not tried: it could delete users' roots", "see the check daemon-view"),
-            false => (check.function)(target).unwrap_or_else(|error| {
-                Outcome::failed(
-                    error.to_string(),
-                    "see the daemon's journal: journalctl -u 'nix-daemon*' -u 'nix-root-scan*'",
-                )
-            }),
+            false => (check.function)(target)
+                .unwrap_or_else(|error| Outcome::failed(error.to_string(), target.logs)),
         };
         if check.key == DAEMON_VIEW {
             may_look_for_roots = outcome.passed;

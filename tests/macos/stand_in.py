@@ -6,17 +6,27 @@ Nothing here was seen on a Mac by the authors. Where the form of each answer com
              eDSRecordNotFound for what is not there are what Puppet, Chef and NixOS/nix-installer look for
   launchctl  launchctl(1); `launchctl print` in nix-darwin issue 1033; 113 is the status that it ends with for an unknown service, 3 and
              5 (ESRCH, EIO) are those of `bootout` and `bootstrap` in NixOS/nix's issues
+  tmutil     tmutil(8): `isexcluded` writes [Excluded] or [Included], blanks, and the path, as in Apple's own examples and
+             apple.stackexchange.com/questions/387003
   lsof       lsof(8), "output for other programs"
 diskutil, security and apfs.util are in stand_in_volumes.py.
+
+launchctl also does what launchd would: a job with `Sockets` and `UserName` is started with its socket. The socket is passed as
+systemd would pass it (LISTEN_FDS), since the programs here are Linux's; `--launchd NAME` is taken off the command line for that. Jobs of
+root's are not started, and count as running.
 
 A call that is not known ends with 64 and is written to UNKNOWN, which the tests look at: no tool answers what it was not made for.
 """
 
+import fcntl
 import json
 import os
 import plistlib
+import signal
+import socket
 import subprocess
 import sys
+import time
 import uuid
 
 import stand_in_volumes as volumes
@@ -87,27 +97,6 @@ def dscl(state, words):
     return write(records)
 
 
-def start(state, label, path):
-    state["next_pid"] += 1
-    state["jobs"][label] = {"path": path, "pid": state["next_pid"]}
-    with open(path, "rb") as file:
-        arguments = plistlib.load(file).get("ProgramArguments", [])
-    # Of all programs, only what mounts a volume is run for real, and has ended when launchctl returns.
-    if "diskutil" in " ".join(arguments):
-        state["jobs"][label]["pid"] = None
-        STARTED.append(arguments)
-
-
-def restart(state, words):
-    if volumes.restart(state, words) is None:
-        return None
-    state["jobs"] = {}
-    folder = "/Library/LaunchDaemons"
-    for name in sorted(os.listdir(folder)):
-        launchctl(state, ["bootstrap", "system", os.path.join(folder, name)])
-    return 0
-
-
 def launchctl(state, words):
     if words == ["print-disabled", "system"]:
         print("disabled services = {")
@@ -132,24 +121,117 @@ def launchctl(state, words):
             print(f"\tpid = {job['pid']}")
         print("}")
         return 0
+    if len(words) == 2 and words[0] in ("enable", "disable") and words[1].startswith("system/"):
+        state["disabled"][words[1].removeprefix("system/")] = words[0] == "disable"
+        return 0
     if len(words) == 2 and words[0] == "bootout" and words[1].startswith("system/"):
-        if state["jobs"].pop(words[1].removeprefix("system/"), None) is None:
+        job = state["jobs"].pop(words[1].removeprefix("system/"), None)
+        if job is None:
             print("Boot-out failed: 3: No such process", file=sys.stderr)
             return 3
+        end(job)
         return 0
     if len(words) == 3 and words[:2] == ["bootstrap", "system"]:
         with open(words[2], "rb") as file:
-            label = plistlib.load(file)["Label"]
+            plist = plistlib.load(file)
+        label = plist["Label"]
         if label in state["jobs"] or state["disabled"].get(label):
             print("Bootstrap failed: 5: Input/output error", file=sys.stderr)
             return 5
-        start(state, label, words[2])
+        load(state, words[2], plist)
         return 0
     if len(words) == 2 and words[0] == "kickstart" and words[1].removeprefix("system/") in state["jobs"]:
-        label = words[1].removeprefix("system/")
-        start(state, label, state["jobs"][label]["path"])
+        path = state["jobs"][words[1].removeprefix("system/")]["path"]
+        with open(path, "rb") as file:
+            load(state, path, plistlib.load(file))
         return 0
     return unknown(["launchctl", *words])
+
+
+def load(state, path, plist):
+    state["next_pid"] += 1
+    job = {"path": path, "pid": state["next_pid"]}
+    state["jobs"][plist["Label"]] = job
+    arguments = plist.get("ProgramArguments", [])
+    if "UserName" in plist and "Sockets" in plist:
+        job.update(start(state, plist))
+    elif "diskutil" in " ".join(arguments):
+        # What mounts a volume is run, and has ended when launchctl returns.
+        job["pid"] = None
+        STARTED.append(arguments)
+
+
+def restart(state, words):
+    """No tool of Apple's: the machine starts anew."""
+    for job in state["jobs"].values():
+        end(job)
+    state["jobs"] = {}
+    if volumes.restart(state, words) is None:
+        return None
+    folder = "/Library/LaunchDaemons"
+    for name in sorted(os.listdir(folder)):
+        launchctl(state, ["bootstrap", "system", os.path.join(folder, name)])
+    return 0
+
+
+def start(state, plist):
+    (listener,) = plist["Sockets"].values()
+    path = listener["SockPathName"]
+    if os.path.lexists(path):
+        os.unlink(path)
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(path)
+    os.chmod(path, listener["SockPathMode"])
+    made.listen(128)
+    user = state["directory"]["/Users"][plist["UserName"]]
+    group = state["directory"]["/Groups"][plist["GroupName"]]
+    words = plist["ProgramArguments"]
+    at = words.index("--launchd")
+    log = os.open(plist["StandardErrorPath"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.dup2(os.open("/dev/null", os.O_RDWR), 0)
+        os.dup2(0, 1)
+        os.dup2(log, 2)
+        os.dup2(made.fileno(), 3)
+        os.closerange(4, 64)
+        os.setgroups([])
+        os.setgid(int(group["PrimaryGroupID"][0]))
+        os.setuid(int(user["UniqueID"][0]))
+        own = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+        os.execve(words[0], words[:at] + words[at + 2 :], {**own, **plist["EnvironmentVariables"]})
+    return {"pid": pid, "socket": path}
+
+
+def end(job):
+    if "socket" not in job:
+        return
+    try:
+        os.kill(job["pid"], signal.SIGTERM)
+        for _ in range(200):
+            os.kill(job["pid"], 0)
+            time.sleep(0.01)
+        os.kill(job["pid"], signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def tmutil(state, words):
+    excluded = state.setdefault("excluded", [])
+    if len(words) == 2 and words[0] == "isexcluded":
+        print(f"[{'Excluded' if words[1] in excluded else 'Included'}]    {words[1]}")
+        return 0
+    if len(words) != 3 or words[1] != "-p" or words[0] not in ("addexclusion", "removeexclusion"):
+        return unknown(["tmutil", *words])
+    if state.get("no_full_disk_access"):
+        print(f"tmutil: {words[0]} requires Full Disk Access privileges.", file=sys.stderr)
+        return 80
+    if words[0] == "addexclusion":
+        excluded.append(words[2])
+    else:
+        excluded.remove(words[2])
+    return 0
 
 
 def lsof(state, words):
@@ -162,25 +244,48 @@ def lsof(state, words):
 
 def main():
     tools = {
-        "dscl": dscl, "diskutil": volumes.diskutil, "launchctl": launchctl, "security": volumes.security, "lsof": lsof,
-        "apfs.util": volumes.apfs_util, "restart-simulated-mac": restart,
+        "dscl": dscl,
+        "diskutil": volumes.diskutil,
+        "launchctl": launchctl,
+        "security": volumes.security,
+        "lsof": lsof,
+        "tmutil": tmutil,
+        "apfs.util": volumes.apfs_util,
+        "restart-simulated-mac": restart,
     }
     name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
     with open(CALLS, "a", encoding="utf-8") as log:
         log.write(" ".join([name, *words]) + "\n")
     if name not in tools:
         return unknown([name, *words])
+    if name == "launchctl":
+        # launchd is another process: it finishes what it was asked for when launchctl is killed.
+        asked = os.fork()
+        if asked:
+            return os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1])
+        os.setsid()
+    status = answer(tools[name], words)
+    if name == "launchctl":
+        sys.stdout.flush()
+        os._exit(status)
+    return status
+
+
+def answer(tool, words):
+    lock = open(STATE + ".lock", "w", encoding="utf-8")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     with open(STATE, encoding="utf-8") as file:
         state = json.load(file)
     before = json.dumps(state, sort_keys=True)
-    status = tools[name](state, words)
+    status = tool(state, words)
     if status is None:
-        return unknown([name, *words])
+        return unknown([tool.__name__, *words])
     if json.dumps(state, sort_keys=True) != before:
         with open(STATE + ".new", "w", encoding="utf-8") as file:
             json.dump(state, file, sort_keys=True)
         os.rename(STATE + ".new", STATE)
     sys.stdout.flush()
+    lock.close()
     for arguments in STARTED:
         subprocess.run(arguments, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return status

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use fstab::{FstabLine, SyntheticLine};
-pub use jobs::Job;
+pub use jobs::{DIRECTORY as JOBS, Job, MARK};
 pub use shell::ShellFile;
 pub use volume::{KEYCHAIN, NAME as VOLUME, SystemDisk, Volume};
 

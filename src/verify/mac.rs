@@ -1,0 +1,142 @@
+//! The live checks on a Mac.
+//!
+//! Nix's own view of a build and of GC roots is not asked here: what proves those on Linux (namespaces, a static program to build with) is
+//! Linux's. `docs/macos.md` has the commands that a person runs for them.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::run::Check;
+use super::{CheckError, Outcome, Target, client, ownership, peer, trust};
+use crate::daemon::Connection;
+use crate::facts::macos::{DAEMON, JOBS};
+use crate::facts::running_processes;
+use crate::platform::{launchd, paths};
+use crate::types::SubidRange;
+
+/// Labels of the jobs.
+const LABELS: [&str; 3] = ["org.nix-unroot.build-broker", "org.nix-unroot.root-scan", DAEMON];
+/// `nobody`, whose uid is -2.
+const NOBODY: u32 = u32::MAX - 1;
+const DAEMON_REMEDY: &str = "the property list of org.nixos.nix-daemon must be nix-unroot's: see nix-unroot inspect, and /var/log/nix-unroot";
+
+/// All checks on a Mac, in the order in which they run.
+pub(super) const CHECKS: &[Check] = &[
+    Check {
+        key: "jobs",
+        title: "launchd has the jobs, from property lists that are root's",
+        looks_for_roots: false,
+        function: jobs,
+    },
+    Check {
+        key: "daemon-uid",
+        title: "the daemon runs as the nix user",
+        looks_for_roots: false,
+        function: daemon_uid,
+    },
+    Check {
+        key: "trust-root",
+        title: "root is trusted by the daemon",
+        looks_for_roots: false,
+        function: trust::check_root,
+    },
+    Check {
+        key: "trust-untrusted",
+        title: "an ordinary user is not trusted",
+        looks_for_roots: false,
+        function: trust::check_untrusted,
+    },
+    Check {
+        key: "nothing-root-owned",
+        title: "the store and its state are the nix user's, what guards them is root's",
+        looks_for_roots: false,
+        function: ownership::check,
+    },
+    Check {
+        key: "root-client",
+        title: "root's own commands go through the daemon",
+        looks_for_roots: false,
+        function: client::check,
+    },
+];
+
+fn list_of(label: &str) -> PathBuf {
+    PathBuf::from(format!("{JOBS}/{label}.plist"))
+}
+
+/// A migrated Mac: uid and gid of the store's owner, the group of build users, and their uids.
+pub fn target(nix_uid: u32, nix_gid: u32, build_gid: u32, builds: SubidRange) -> Target {
+    let libexec = PathBuf::from(paths::LIBEXEC_DIR);
+    let programs = [paths::GATE, paths::ROOT_SCAN, paths::BROKER, "build.sb"].map(|name| libexec.join(name));
+    let mut root_files: Vec<_> = programs.into_iter().chain([paths::NIX_CONF.into()]).collect();
+    root_files.extend(LABELS.map(list_of));
+    Target {
+        untrusted_uid: NOBODY,
+        conf_files: vec![
+            paths::NIX_CONF.into(),
+            "/etc/xdg/nix/nix.conf".into(),
+            "/var/root/.config/nix/nix.conf".into(),
+        ],
+        root_files,
+        store_owner: (nix_uid, build_gid),
+        logs: "see what the jobs say in /var/log/nix-unroot",
+        ..Target::new(nix_uid, nix_gid, builds)
+    }
+}
+
+fn jobs(_: &Target) -> Result<Outcome, CheckError> {
+    let failed = |error: anyhow::Error| CheckError::Other(format!("{error:#}"));
+    let mut complaints = Vec::new();
+    for label in LABELS {
+        if !launchd::is_loaded(label).map_err(failed)? {
+            complaints.push(format!("launchd does not know {label}"));
+        }
+        if !launchd::is_enabled(label).map_err(failed)? {
+            complaints.push(format!("{label} is disabled"));
+        }
+        let path = list_of(label);
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_file() && found.uid() == 0 && found.permissions().mode() & 0o022 == 0 => {}
+            Ok(_) => complaints.push(format!("{} is not a file that only root may change", path.display())),
+            Err(error) => complaints.push(format!("cannot look at {}: {error}", path.display())),
+        }
+    }
+    let remedy = "nix-unroot resume finishes an interrupted migration; launchctl enable and launchctl bootstrap load a job again";
+    Ok(Outcome::unless(&complaints, LABELS.join(", "), remedy))
+}
+
+fn daemon_uid(target: &Target) -> Result<Outcome, CheckError> {
+    let connection = Connection::open(&target.socket)?;
+    let failed =
+        |source| CheckError::Other(format!("cannot find the process behind the daemon's socket: {source}"));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    // The gate forks for each connection, and holds it twice for a moment.
+    let pid = loop {
+        match peer::holders(connection.stream()).map_err(failed)?.as_slice() {
+            [pid] => break *pid,
+            others if Instant::now() > deadline => {
+                let text = format!("expected one process behind the daemon's socket, found {others:?}");
+                return Err(CheckError::Other(text));
+            }
+            _ => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    let process = running_processes().into_iter().find(|process| process.pid == pid);
+    let Some(process) = process else {
+        return Err(CheckError::Other(format!(
+            "process {pid} serves the daemon's socket, and is not in the list of processes"
+        )));
+    };
+    let seen = format!(
+        "process {pid} ({}), Nix {}, has uid {}",
+        process.program,
+        connection.nix_version(),
+        process.uid
+    );
+    Ok(match process.uid == target.nix_uid {
+        true => Outcome::passed(seen),
+        false => Outcome::failed(format!("{seen}, not {}", target.nix_uid), DAEMON_REMEDY),
+    })
+}
