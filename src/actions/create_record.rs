@@ -47,7 +47,11 @@ impl CreateRecord {
     /// That it is another one by now, with what can be done about it.
     fn made_anew(&self, number: &str) -> String {
         let words = self.words();
-        format!("somebody made {words} anew, with the {} {number}: remove it (dscl . -delete {})", self.id(), self.path)
+        format!(
+            "somebody made {words} anew, with the {} {number}: remove it (dscl . -delete {})",
+            self.id(),
+            self.path
+        )
     }
 
     /// Another record of this name, which somebody made after removing ours.
@@ -118,7 +122,8 @@ impl Act for CreateRecord {
         }
         // Nothing may run under a number that the next account may get.
         let ours = self.number(&self.attributes).filter(|_| self.id() == "UniqueID");
-        if let Some(uid) = ours.filter(|ours| self.number(&now) == Some(ours)).and_then(|id| id.parse().ok()) {
+        if let Some(uid) = ours.filter(|ours| self.number(&now) == Some(ours)).and_then(|id| id.parse().ok())
+        {
             end_all_of(host, uid)?;
         }
         directory::remove(&self.path)

@@ -1,15 +1,13 @@
 //! The APFS volume that Nix lies on goes, with all that is on it; then its password.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host};
-use crate::remains::open_files;
-use crate::system::command;
-
-/// How security(1) ends when there is no such item.
-const NO_ITEM: i32 = 44;
+use crate::platform::keychain::Item;
+use crate::platform::volume;
+use crate::remains::{Holder, open_files};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -23,18 +21,6 @@ pub struct DeleteVolume {
     pub mount_point: String,
     /// The keychain's item with its password, if there is one.
     pub items: Vec<Item>,
-}
-
-/// An item of a keychain.
-#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Item {
-    /// The keychain.
-    pub keychain: String,
-    /// The item's account.
-    pub account: String,
-    /// Its service.
-    pub service: String,
 }
 
 impl Act for DeleteVolume {
@@ -54,7 +40,8 @@ impl Act for DeleteVolume {
     }
 
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {
-        Ok(!self.is_there()? && self.items.iter().map(Item::is_there).all(|there| matches!(there, Ok(false))))
+        Ok(volume::find(&self.uuid)?.is_none()
+            && self.items.iter().map(Item::is_there).all(|there| matches!(there, Ok(false))))
     }
 
     fn capture(&self, _: &Host<'_>) -> Result<()> {
@@ -63,8 +50,8 @@ impl Act for DeleteVolume {
 
     /// The password goes last: a volume that could not be deleted is of no use without it.
     fn apply(&self, _: &Host<'_>, (): &()) -> Result<()> {
-        if self.is_there()? {
-            command::run("diskutil", &["apfs", "deleteVolume", &self.uuid]).with_context(|| self.users())?;
+        if volume::find(&self.uuid)?.is_some() {
+            volume::delete(&self.uuid).with_context(|| in_use(&self.name, &self.mount_point, "resume"))?;
         }
         for item in &self.items {
             item.remove()?;
@@ -77,61 +64,16 @@ impl Act for DeleteVolume {
     }
 }
 
-impl Item {
-    fn is_there(&self) -> Result<bool> {
-        let Self { keychain, account, service } = self;
-        let words = ["find-generic-password", "-a", account, "-s", service, keychain];
-        let output = command::output("security", &words)?;
-        match output.status.code() {
-            Some(0) => Ok(true),
-            Some(NO_ITEM) => Ok(false),
-            _ => bail!(
-                "cannot look for the volume's password in {keychain}: security ended with {}",
-                output.status
-            ),
-        }
-    }
-
-    fn remove(&self) -> Result<()> {
-        let Self { keychain, account, service } = self;
-        if self.is_there()? {
-            command::run("security", &["delete-generic-password", "-a", account, "-s", service, keychain])?;
-        }
-        Ok(())
-    }
-}
-
-impl DeleteVolume {
-    /// `diskutil info` fails for a volume that is not there, and says so in a property list.
-    fn is_there(&self) -> Result<bool> {
-        let output = command::output("diskutil", &["info", "-plist", &self.uuid])?;
-        if output.status.success() {
-            return Ok(true);
-        }
-        let said = plist::from_bytes::<plist::Dictionary>(&output.stdout).unwrap_or_default();
-        match said.get("ErrorMessage").and_then(plist::Value::as_string) {
-            Some(why) if why.contains("Could not find disk") => Ok(false),
-            why => bail!(
-                "cannot find out whether the volume {} is there: {}",
-                self.uuid,
-                why.unwrap_or("diskutil failed")
-            ),
-        }
-    }
-
-    /// Who keeps the volume busy, for the message when it cannot be deleted.
-    fn users(&self) -> String {
-        let holders = open_files(&self.mount_point).unwrap_or_default();
-        let name = |holder: &crate::remains::Holder| {
-            format!("process {} ({}) uses {}", holder.pid, holder.command, holder.uses)
-        };
-        match holders.as_slice() {
-            [] => format!("cannot delete the volume {}", self.name),
-            _ => format!(
-                "cannot delete the volume {}: {}; end it, and run nix-unroot resume",
-                self.name,
-                holders.iter().map(name).collect::<Vec<_>>().join(", ")
-            ),
-        }
+/// Why a volume cannot go: who keeps it busy, and what to do then.
+pub(super) fn in_use(name: &str, mount_point: &str, and_then: &str) -> String {
+    let mounted = Some(mount_point).filter(|path| !path.is_empty());
+    let holders = mounted.and_then(|path| open_files(path).ok()).unwrap_or_default();
+    let shown = |holder: &Holder| format!("process {} ({}) uses {}", holder.pid, holder.command, holder.uses);
+    match holders.as_slice() {
+        [] => format!("cannot take the volume {name} away"),
+        _ => format!(
+            "cannot take the volume {name} away: {}; end it, and run nix-unroot {and_then}",
+            holders.iter().map(shown).collect::<Vec<_>>().join(", ")
+        ),
     }
 }

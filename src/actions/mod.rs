@@ -9,6 +9,7 @@
 
 mod account_debris;
 mod acl_entry;
+mod add_line;
 mod added_paths;
 mod append_block;
 pub mod conflict;
@@ -18,6 +19,7 @@ mod create_group;
 mod create_log;
 mod create_record;
 mod create_user;
+mod create_volume;
 mod database;
 mod delete_tree;
 mod delete_volume;
@@ -35,6 +37,8 @@ mod keep_jobs_stopped;
 mod keep_stopped;
 mod link_socket;
 mod load_apparmor_profile;
+mod make_mount_point;
+mod mount_volume;
 mod no_writers;
 mod purge_home;
 mod purge_packages;
@@ -62,6 +66,7 @@ mod unpack_archive;
 mod verify;
 mod verify_mac;
 mod write_file;
+mod write_for_volume;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -339,6 +344,16 @@ actions! {
     "purge-home" => PurgeHome(purge_home::PurgeHome),
     /// A directory goes with all that is in it.
     "delete-tree" => DeleteTree(delete_tree::DeleteTree),
+    /// A line in somebody else's file.
+    "add-line" => AddLine(add_line::AddLine),
+    /// A directory in a Mac's root directory.
+    "make-mount-point" => MakeMountPoint(make_mount_point::MakeMountPoint),
+    /// A volume of APFS.
+    "create-volume" => CreateVolume(create_volume::CreateVolume),
+    /// A file that names a volume.
+    "write-for-volume" => WriteForVolume(write_for_volume::WriteForVolume),
+    /// launchd mounts a volume.
+    "mount-volume" => MountVolume(mount_volume::MountVolume),
     /// A volume of APFS goes with all that is on it.
     "delete-volume" => DeleteVolume(delete_volume::DeleteVolume),
 }

@@ -28,7 +28,8 @@ impl Act for VerifyMac {
     type Before = ();
 
     fn changes(&self) -> String {
-        "connects as root and as nobody, and looks at jobs and owners; a failing check undoes the run".to_owned()
+        "connects as root and as nobody, and looks at jobs and owners; a failing check undoes the run"
+            .to_owned()
     }
 
     fn undone_by(&self) -> String {

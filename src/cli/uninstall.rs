@@ -134,7 +134,6 @@ impl Survey {
         let mut blockers = Vec::new();
         let configured = match self.facts.flavour {
             Flavour::NixOs => Some("NixOS"),
-            Flavour::NixDarwin => Some("nix-darwin"),
             Flavour::SystemManager => Some("system-manager"),
             _ => None,
         };
@@ -142,6 +141,13 @@ impl Survey {
             blockers.push(format!(
                 "{name} makes this machine from its configuration, and needs Nix: it cannot be removed"
             ));
+        }
+        if self.facts.flavour == Flavour::NixDarwin {
+            blockers.push(
+                "nix-darwin makes this Mac from its configuration, with programs of Nix: remove nix-darwin first \
+                 (sudo darwin-uninstaller, or nix run nix-darwin#darwin-uninstaller), then run this again"
+                    .to_owned(),
+            );
         }
         // What was never tried on such a machine is not done to one.
         if let Some(name) = self.remains.distribution.as_deref().filter(|name| *name != "debian") {

@@ -25,6 +25,24 @@ pub(super) const CHECKS: &[Check] = &[
         see: build_users_missing,
     },
     Check {
+        key: "macos-no-container",
+        severity: Blocker,
+        title: "the system's disk is no container of APFS, to which a volume could be added",
+        see: no_container,
+    },
+    Check {
+        key: "macos-volume-left",
+        severity: Blocker,
+        title: "a volume for Nix is there already",
+        see: volume_left,
+    },
+    Check {
+        key: "macos-nix-is-a-link",
+        severity: Blocker,
+        title: "/etc/synthetic.conf makes /nix a link",
+        see: nix_is_a_link,
+    },
+    Check {
         key: "macos-owners-ignored",
         severity: Blocker,
         title: "owners do not count on Nix's volume, so handing it to a user would change nothing",
@@ -112,12 +130,13 @@ fn mac(facts: &Facts) -> Option<&Mac> {
 fn only_inspected(facts: &Facts, options: &Options) -> Option<Seen> {
     facts.mac.as_ref()?;
     let what = match (options.installing, options.brings_nix, &facts.single_user) {
-        (true, ..) => "installing Nix on a Mac",
+        (true, ..) => return None,
         (_, true, _) => "bringing another Nix along on a Mac",
         (.., Some(_)) => "a store that a person owns, on a Mac",
         _ => return None,
     };
-    let remedy = "install Nix 2.34 or newer for many users with its own installer, then migrate; see docs/macos.md";
+    let remedy =
+        "install Nix 2.34 or newer for many users with its own installer, then migrate; see docs/macos.md";
     Some(Seen::new(format!("{what} ({})", facts.os.name)).remedy(remedy))
 }
 
@@ -131,10 +150,39 @@ fn untried(facts: &Facts, options: &Options) -> Option<Seen> {
 fn build_users_missing(facts: &Facts, options: &Options) -> Option<Seen> {
     mac(facts).filter(|_| !options.installing && facts.build_users.members.is_empty())?;
     let group = facts.build_users.group.as_deref().unwrap_or("nixbld");
+    Some(Seen::new(format!("the group {group} is not there, or nobody is in it")).remedy(
+        "let the installer that made this Nix make them again (its repair, or its installation once more)",
+    ))
+}
+
+/// The Mac that Nix is to be installed on.
+fn new_mac<'f>(facts: &'f Facts, options: &Options) -> Option<&'f Mac> {
+    facts.mac.as_ref().filter(|_| options.installing && facts.flavour == Flavour::None)
+}
+
+fn no_container(facts: &Facts, options: &Options) -> Option<Seen> {
+    let disk = &new_mac(facts, options)?.disk;
+    let has_one = disk.as_ref().is_some_and(|disk| disk.container.is_some());
+    (!has_one).then(|| {
+        Seen::new("diskutil info -plist / names no APFSContainerReference")
+            .remedy("Nix's volume needs macOS 10.15 or newer on APFS")
+    })
+}
+
+fn volume_left(facts: &Facts, options: &Options) -> Option<Seen> {
+    let mac = new_mac(facts, options)?;
+    let volume = mac.volume.as_ref().or(mac.unmounted.as_ref())?;
+    let seen = format!("{} ({}, {})", volume.name, volume.device, volume.uuid);
     Some(
-        Seen::new(format!("the group {group} is not there, or nobody is in it"))
-            .remedy("let the installer that made this Nix make them again (its repair, or its installation once more)"),
+        Seen::new(seen)
+            .remedy("when nothing on it is needed: nix-unroot uninstall removes it with its password"),
     )
+}
+
+fn nix_is_a_link(facts: &Facts, options: &Options) -> Option<Seen> {
+    let target = new_mac(facts, options)?.synthetic.as_ref()?.target.as_ref()?;
+    let seen = format!("/nix would lead to {target}");
+    Some(Seen::new(seen).remedy("take the line `nix` out of /etc/synthetic.conf, and restart the Mac"))
 }
 
 fn owners_ignored(facts: &Facts, _: &Options) -> Option<Seen> {

@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use toml::{Table, Value};
 
-use super::options::Options;
+use super::mac_install::{self, BuildUsers};
+use super::options::{Options, Purpose};
 use crate::facts::macos::{self, DAEMON, HOOK, Job, MARK, Mac};
 use crate::facts::{Facts, PathOwner};
 use crate::types::SubidRange;
@@ -18,6 +19,8 @@ const HOME: &str = "/var/db/nix-daemon";
 /// Ids of accounts that belong to no person: what sysadminctl(8) takes with `-roleAccount`. Apple takes new ones from below, so
 /// they are looked for from above.
 const ROLE_IDS: std::ops::RangeInclusive<u32> = 200..=400;
+/// Files of the shells that a Mac comes with, which an installation adds to.
+const SHELL_FILES: [&str; 2] = ["/etc/bashrc", "/etc/zshrc"];
 /// Where Rosetta lies, which runs programs for Intel's processors on Apple's.
 const ROSETTA: &str = "/Library/Apple/usr/share/rosetta/rosetta";
 
@@ -30,8 +33,8 @@ pub fn values(facts: &Facts, mac: &Mac, options: &Options) -> Result<Vec<(&'stat
     let daemon = mac.job(DAEMON);
     let daemon_list = daemon.map_or_else(|| list_of(DAEMON), |job| job.path.display().to_string());
     let (uid, gid) = ids(facts, options)?;
-    let builds = build_uids(facts)?;
-    let build_gid = facts.build_users.gid.context("there is no group of build users")?;
+    let builders = BuildUsers::choose(facts, options, build_uids)?;
+    let BuildUsers { gid: build_gid, uids: builds, .. } = builders;
     let socket = facts.owner_of("/nix/var/nix/daemon-socket");
     ensure!(
         socket.is_none_or(|directory| directory.mode & 0o001 != 0),
@@ -42,14 +45,23 @@ pub fn values(facts: &Facts, mac: &Mac, options: &Options) -> Result<Vec<(&'stat
     let ours: Vec<_> = ours.chain([(DAEMON.to_owned(), daemon_list.clone())]).collect();
     let old = daemon.into_iter().chain(mac.job(HOOK));
     let old = old.map(|job| (job.label.clone(), job.path.display().to_string()));
-    let labels = ours.iter().map(|(label, _)| label.clone()).chain(mac.job(HOOK).map(|job| job.label.clone()));
+    let labels =
+        ours.iter().map(|(label, _)| label.clone()).chain(mac.job(HOOK).map(|job| job.label.clone()));
     let hooks = mac.job(HOOK).map(|job| job.path.display().to_string());
-    let shells = mac.shell_files.iter().filter(|file| file.has_block && options.change_shells);
+    let shells = match (options.change_shells, options.purpose == Purpose::Install) {
+        (false, _) => strings([]),
+        (true, true) => strings(SHELL_FILES.map(str::to_owned)),
+        (true, false) => strings(
+            mac.shell_files.iter().filter(|file| file.has_block).map(|file| file.path.display().to_string()),
+        ),
+    };
     let skip = ["daemon-socket", "gc-roots-socket", "build-broker"].map(str::to_owned);
     let daemon_program = facts.nix.iter().map(|nix| &nix.path).find(|path| path.starts_with("/nix"));
     let daemon_program =
         daemon_program.map_or_else(|| "/nix/var/nix/profiles/default/bin/nix-daemon".into(), Clone::clone);
-    Ok(vec![
+    let of_install =
+        mac_install::values(mac, &builders, facts.build_users.group.as_deref().unwrap_or("nixbld"));
+    let values = vec![
         ("nix_uid", number(uid)),
         ("nix_gid", number(gid)),
         ("subid_start", number(builds.start)),
@@ -70,8 +82,9 @@ pub fn values(facts: &Facts, mac: &Mac, options: &Options) -> Result<Vec<(&'stat
         ("mac_build_gid", text(&build_gid.to_string())),
         ("mac_environment", text(&environment(daemon, &options.environment))),
         ("mac_shells", options.change_shells.then_some(Value::Boolean(true))),
-        ("mac_shell_files", strings(shells.map(|file| file.path.display().to_string()))),
-    ])
+        ("mac_shell_files", shells),
+    ];
+    Ok(values.into_iter().chain(of_install).collect())
 }
 
 fn text(text: &str) -> Option<Value> {
@@ -166,7 +179,8 @@ mod tests {
     #[test]
     fn ids_are_free_and_from_above() {
         let mut facts = debian_sample();
-        let options = Options { nix_user: "_nix".to_owned(), nix_group: "_nix".to_owned(), ..Options::default() };
+        let options =
+            Options { nix_user: "_nix".to_owned(), nix_group: "_nix".to_owned(), ..Options::default() };
         assert_eq!(ids(&facts, &options).unwrap(), (400, 400));
         facts.groups[0].gid = 400;
         facts.users[0].uid = 399;

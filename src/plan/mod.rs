@@ -6,6 +6,7 @@
 mod carried_over;
 mod context;
 mod mac;
+mod mac_install;
 mod options;
 mod range;
 mod resolve;
@@ -80,6 +81,7 @@ impl Plan {
     /// When the facts lack something that the plan needs.
     pub fn make(facts: &Facts, options: &Options) -> Result<Self> {
         let name = match (options.purpose, &options.archive) {
+            (Purpose::Install, _) if facts.mac.is_some() => "install-macos",
             (Purpose::Install, _) => "install",
             (Purpose::Migrate, _) if facts.mac.is_some() => "migrate-macos",
             (Purpose::Migrate, _) if facts.single_user.is_some() => "migrate-single-user",
@@ -219,6 +221,7 @@ fn template_of(name: &str) -> Result<&'static str> {
         "migrate-with-nix" => include_str!("../../plans/migrate-with-nix.toml"),
         "migrate-single-user" => include_str!("../../plans/migrate-single-user.toml"),
         "install" => include_str!("../../plans/install.toml"),
+        "install-macos" => include_str!("../../plans/install-macos.toml"),
         _ => bail!("there is no plan {name:?}"),
     })
 }

@@ -62,6 +62,15 @@ pub fn load(label: &str, list: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Starts a job that launchd knows, once more if it has ended.
+///
+/// # Errors
+/// When launchd refuses.
+pub fn start(label: &str) -> Result<()> {
+    command::run("launchctl", &["kickstart", &service(label)])?;
+    Ok(())
+}
+
 /// Whether launchd may start the job, also when the machine starts. Without a word about it, it may.
 ///
 /// # Errors

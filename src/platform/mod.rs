@@ -4,8 +4,10 @@
 //! [`template::fill`].
 
 pub mod directory;
+pub mod keychain;
 pub mod launchd;
 pub mod paths;
 pub mod systemd;
 pub mod template;
 pub mod texts;
+pub mod volume;

@@ -30,6 +30,12 @@ pub fn text(name: &str) -> Result<&'static str> {
         "macos/org.nix-unroot.root-scan.plist" => {
             include_str!("../../platform/macos/org.nix-unroot.root-scan.plist")
         }
+        "macos/org.nixos.darwin-store.plist" => {
+            include_str!("../../platform/macos/org.nixos.darwin-store.plist")
+        }
+        "macos/org.nixos.darwin-store.encrypted.plist" => {
+            include_str!("../../platform/macos/org.nixos.darwin-store.encrypted.plist")
+        }
         "macos/org.nixos.nix-daemon.plist" => include_str!("../../platform/macos/org.nixos.nix-daemon.plist"),
         "macos/profile.sh" => include_str!("../../platform/macos/profile.sh"),
         "macos/shellrc" => include_str!("../../platform/macos/shellrc"),

@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::{Holder, Remains};
 use crate::facts::Facts;
 use crate::facts::macos::{DAEMON, DETERMINATE_DAEMON, DETERMINATE_MOUNTER, HOOK, KEYCHAIN, MOUNTER, Mac};
+use crate::platform::keychain::Item;
 use crate::system::command;
 
 /// Jobs of installers, in the order in which they are stopped: what needs the volume before what mounts it.
 const JOBS: [&str; 5] = [DAEMON, DETERMINATE_DAEMON, HOOK, MOUNTER, DETERMINATE_MOUNTER];
 /// Programs that end with their jobs.
-const STOPPED: [&str; 2] = ["nix-daemon", "determinate-nixd"];
+const STOPPED: [&str; 5] =
+    ["nix-daemon", "determinate-nixd", "nix-daemon-gate", "nix-build-broker", "nix-root-scan"];
 
 /// What has to go from a Mac.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,17 +55,6 @@ pub struct Volume {
     pub items: Vec<Item>,
 }
 
-/// An item of a keychain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Item {
-    /// The keychain.
-    pub keychain: String,
-    /// The item's account.
-    pub account: String,
-    /// Its service.
-    pub service: String,
-}
-
 /// Adds what is there.
 pub(super) fn find(facts: &Facts, mac: &Mac, remains: &mut Remains) {
     let mut found = OfMac::default();
@@ -84,7 +75,7 @@ pub(super) fn find(facts: &Facts, mac: &Mac, remains: &mut Remains) {
     if mac.synthetic.as_ref().is_some_and(|line| line.target.is_none()) {
         found.lines.push(Lines { path: "/etc/synthetic.conf".to_owned(), lines: vec!["nix".to_owned()] });
     }
-    found.volume = mac.volume.as_ref().map(|volume| Volume {
+    found.volume = mac.volume.as_ref().or(mac.unmounted.as_ref()).map(|volume| Volume {
         uuid: volume.uuid.clone(),
         name: volume.name.clone(),
         items: volume

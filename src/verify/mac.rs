@@ -109,7 +109,8 @@ fn jobs(_: &Target) -> Result<Outcome, CheckError> {
 
 fn daemon_uid(target: &Target) -> Result<Outcome, CheckError> {
     let connection = Connection::open(&target.socket)?;
-    let failed = |source| CheckError::Other(format!("cannot find the process behind the daemon's socket: {source}"));
+    let failed =
+        |source| CheckError::Other(format!("cannot find the process behind the daemon's socket: {source}"));
     let deadline = Instant::now() + Duration::from_secs(5);
     // The gate forks for each connection, and holds it twice for a moment.
     let pid = loop {
@@ -124,9 +125,16 @@ fn daemon_uid(target: &Target) -> Result<Outcome, CheckError> {
     };
     let process = running_processes().into_iter().find(|process| process.pid == pid);
     let Some(process) = process else {
-        return Err(CheckError::Other(format!("process {pid} serves the daemon's socket, and is not in the list of processes")));
+        return Err(CheckError::Other(format!(
+            "process {pid} serves the daemon's socket, and is not in the list of processes"
+        )));
     };
-    let seen = format!("process {pid} ({}), Nix {}, has uid {}", process.program, connection.nix_version(), process.uid);
+    let seen = format!(
+        "process {pid} ({}), Nix {}, has uid {}",
+        process.program,
+        connection.nix_version(),
+        process.uid
+    );
     Ok(match process.uid == target.nix_uid {
         true => Outcome::passed(seen),
         false => Outcome::failed(format!("{seen}, not {}", target.nix_uid), DAEMON_REMEDY),

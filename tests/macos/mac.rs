@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Tools that there are stand-ins for, and others that a Mac has and nothing may call yet.
-const TOOLS: [&str; 10] = [
+const TOOLS: [&str; 11] = [
     "dscl",
     "diskutil",
     "launchctl",
@@ -21,12 +21,13 @@ const TOOLS: [&str; 10] = [
     "tmutil",
     "plutil",
     "sw_vers",
+    "restart-simulated-mac",
 ];
 /// Lines for each file (with its time stamp) and directory (without) that the Mac has of its own, which lie in the overlay's upper
 /// half, but for this tool's journal; then the files' digests.
 const LIST: &str = "cd ../upper && find Library etc nix private Users var usr/local \
     \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants \
-    -o -path private/helpers \\) -prune -o -path 'var/log/nix-unroot/*' -printf '%p %u:%g %m\\n' -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
+    -o -path private/calls -o -path private/helpers \\) -prune -o -path 'var/log/nix-unroot/*' -printf '%p %u:%g %m\\n' -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
     find Library etc nix Users -type f -print0 | sort -z | xargs -0 sha256sum";
 /// Where the stand-ins keep what they know.
 const STATE: &str = "private/simulated-mac.json";
@@ -38,7 +39,9 @@ pub const UUID: &str = "5BFF8A2F-1F4C-4A6E-9B6C-1D2E3F405162";
 /// The system's keychain.
 pub const KEYCHAIN: &str = "/Library/Keychains/System.keychain";
 /// Status of a process that was killed, as a shell has it.
-pub const KILLED: i32 = 137;
+const KILLED: i32 = 137;
+/// Where a run writes the instants that it reaches.
+const LOG: &str = "/private/instants";
 
 /// A simulated Mac. It lies in memory, in namespaces of its own that end with it: it neither sees this machine's processes nor ends them.
 /// Its first process takes what loses its parent, as launchd does.
@@ -67,7 +70,8 @@ pub fn plist(body: &str) -> String {
 fn volume(name: &str, device: &str, uuid: &str, mount_point: &str) -> Value {
     json!({
         "DeviceIdentifier": device, "VolumeName": name, "MountPoint": mount_point, "FilesystemType": "apfs", "VolumeUUID": uuid,
-        "GlobalPermissionsEnabled": true, "FileVault": true, "WritableVolume": true, "ParentWholeDisk": "disk3", "Internal": true,
+        "GlobalPermissionsEnabled": true, "FileVault": true, "WritableVolume": true, "ParentWholeDisk": "disk3",
+        "APFSContainerReference": "disk3", "Internal": true,
     })
 }
 
@@ -99,6 +103,11 @@ impl Mac {
             mac.file(&format!("usr/bin/{tool}"), include_str!("stand_in.py"))?;
             mac.shell(&format!("chmod 0755 usr/bin/{tool}"))?;
         }
+        mac.file("usr/bin/stand_in_volumes.py", include_str!("stand_in_volumes.py"))?;
+        mac.shell(&format!(
+            "mkdir -p usr/sbin .{0} && ln -sf /usr/bin/diskutil usr/sbin/ && ln -s /usr/bin/diskutil .{0}/apfs.util",
+            "/System/Library/Filesystems/apfs.fs/Contents/Resources"
+        ))?;
         mac.shell("rm -rf etc/nix nix etc/fstab etc/zsh var/lib/dpkg usr/local/sbin usr/local/libexec; chmod 755 usr/local var/log; mkdir -p Library/LaunchDaemons var/empty var/db Users/alice var/root")?;
         mac.file("etc/fstab", "# as Apple delivers it\n")?;
         mac.file(
@@ -271,12 +280,41 @@ impl Mac {
         self.run_with(&[], words)
     }
 
+    /// Runs `nix-unroot WORDS` and kills it at this instant; whether it came there. Tools that it had called may work on: it waits for
+    /// them, as the next run would ask for.
+    pub fn killed_at(&self, instant: &str, words: &str) -> Result<bool> {
+        let output = self.run_with(&[("NIX_UNROOT_CHECKPOINT", instant)], words)?;
+        let code = output.status.code();
+        ensure!(matches!(code, None | Some(KILLED) | Some(0)), "{instant}: {output:?}");
+        self.shell("test ! -e var/lib/nix-unroot/lock || flock --wait 20 var/lib/nix-unroot/lock true")?;
+        Ok(code != Some(0))
+    }
+
+    /// The instants that `nix-unroot WORDS` reaches, in their order.
+    pub fn instants(&self, words: &str) -> Result<Vec<String>> {
+        let output = self.run_with(&[("NIX_UNROOT_CHECKPOINT_LOG", LOG)], words)?;
+        ensure!(output.status.success(), "`nix-unroot {words}`: {output:?}");
+        let seen = self.read(&LOG[1..])?.lines().map(str::to_owned).collect();
+        self.shell(&format!("rm .{LOG}"))?;
+        Ok(seen)
+    }
+
     /// Runs `nix-unroot WORDS`, which must end well; what it said.
     pub fn ok(&self, words: &str) -> Result<String> {
         let output = self.run(words)?;
         let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "`nix-unroot {words}`: {}\n{said}{told}", output.status);
         Ok(format!("{said}{told}"))
+    }
+
+    /// Restarts it: volumes are locked and mounted by their jobs, and what synthetic.conf(5) does not ask for any more is gone.
+    pub fn restart(&self) -> Result<()> {
+        self.shell("chroot . /usr/bin/restart-simulated-mac").map(|_| ())
+    }
+
+    /// Command lines of all tools that were called, as everybody on the machine could have seen them.
+    pub fn calls(&self) -> Result<String> {
+        self.read("private/calls")
     }
 
     /// The document of `nix-unroot inspect --json`, which must change nothing.
@@ -309,6 +347,15 @@ impl Mac {
 pub struct Manifest(String);
 
 impl Manifest {
+    /// The same without files' time stamps: what is written a second time has another one.
+    pub fn without_times(&self) -> Self {
+        let timeless = |line: &str| match line.rsplit_once(' ') {
+            Some((rest, last)) if last.contains('.') && last.parse::<f64>().is_ok() => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        };
+        Self(self.0.lines().map(timeless).collect())
+    }
+
     /// Fails, and tells the lines that differ.
     pub fn assert_same(&self, other: &Self, when: &str) -> Result<()> {
         let only = |here: &Self, there: &Self, mark: &str| {

@@ -4,13 +4,12 @@
 Nothing here was seen on a Mac by the authors. Where the form of each answer comes from:
   dscl       dscl(1); what Puppet's directoryservice provider and npm's passwd-user parse of `dscl -plist . -readall`; 56 and
              eDSRecordNotFound for what is not there are what Puppet, Chef and NixOS/nix-installer look for
-  diskutil   diskutil(8); the keys of `diskutil info -plist` that NixOS/nix-installer, Munki and Go's apfs packages read
   launchctl  launchctl(1); `launchctl print` in nix-darwin issue 1033; 113 is the status that it ends with for an unknown service, 3 and
              5 (ESRCH, EIO) are those of `bootout` and `bootstrap` in NixOS/nix's issues
-  security   security(1); 44 is errSecItemNotFound (-25300) as a shell sees it
   tmutil     tmutil(8): `isexcluded` writes [Excluded] or [Included], blanks, and the path, as in Apple's own examples and
              apple.stackexchange.com/questions/387003
   lsof       lsof(8), "output for other programs"
+diskutil, security and apfs.util are in stand_in_volumes.py.
 
 launchctl also does what launchd would: a job with `Sockets` and `UserName` is started with its socket. The socket is passed as
 systemd would pass it (LISTEN_FDS), since the programs here are Linux's; `--launchd NAME` is taken off the command line for that. Jobs of
@@ -23,15 +22,21 @@ import fcntl
 import json
 import os
 import plistlib
-import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 import uuid
 
+import stand_in_volumes as volumes
+
 STATE = "/private/simulated-mac.json"
 UNKNOWN = "/private/unknown-calls"
+# Every call, as other users of the machine would see it with ps(1).
+CALLS = "/private/calls"
+# Programs of jobs that were loaded; they run when what is known was written down.
+STARTED = []
 
 
 def unknown(words):
@@ -92,36 +97,6 @@ def dscl(state, words):
     return write(records)
 
 
-def volume_named(state, name):
-    for volume in state["volumes"]:
-        if name in (volume["MountPoint"], volume["VolumeUUID"], volume["DeviceIdentifier"]):
-            return volume
-    return None
-
-
-def diskutil(state, words):
-    if len(words) == 3 and words[:2] == ["apfs", "deleteVolume"]:
-        volume = volume_named(state, words[2])
-        if volume is None:
-            print(f"Could not find disk: {words[2]}", file=sys.stderr)
-            return 1
-        if state["open_files"] or state["busy"]:
-            print(f"Volume {volume['VolumeName']} on {volume['DeviceIdentifier']} failed to unmount", file=sys.stderr)
-            return 1
-        state["volumes"].remove(volume)
-        # What was mounted is gone, and the mount point stays.
-        for entry in os.listdir(volume["MountPoint"]):
-            shutil.rmtree(os.path.join(volume["MountPoint"], entry))
-        return 0
-    if len(words) != 3 or words[:2] != ["info", "-plist"]:
-        return unknown(["diskutil", *words])
-    volume = volume_named(state, words[2])
-    if volume is None:
-        write({"Error": True, "ErrorMessage": f"Could not find disk: {words[2]}"})
-        return 1
-    return write(volume)
-
-
 def launchctl(state, words):
     if words == ["print-disabled", "system"]:
         print("disabled services = {")
@@ -163,12 +138,40 @@ def launchctl(state, words):
         if label in state["jobs"] or state["disabled"].get(label):
             print("Bootstrap failed: 5: Input/output error", file=sys.stderr)
             return 5
-        state["next_pid"] += 1
-        state["jobs"][label] = {"path": words[2], "pid": state["next_pid"]}
-        if "UserName" in plist and "Sockets" in plist:
-            state["jobs"][label].update(start(state, plist))
+        load(state, words[2], plist)
+        return 0
+    if len(words) == 2 and words[0] == "kickstart" and words[1].removeprefix("system/") in state["jobs"]:
+        path = state["jobs"][words[1].removeprefix("system/")]["path"]
+        with open(path, "rb") as file:
+            load(state, path, plistlib.load(file))
         return 0
     return unknown(["launchctl", *words])
+
+
+def load(state, path, plist):
+    state["next_pid"] += 1
+    job = {"path": path, "pid": state["next_pid"]}
+    state["jobs"][plist["Label"]] = job
+    arguments = plist.get("ProgramArguments", [])
+    if "UserName" in plist and "Sockets" in plist:
+        job.update(start(state, plist))
+    elif "diskutil" in " ".join(arguments):
+        # What mounts a volume is run, and has ended when launchctl returns.
+        job["pid"] = None
+        STARTED.append(arguments)
+
+
+def restart(state, words):
+    """No tool of Apple's: the machine starts anew."""
+    for job in state["jobs"].values():
+        end(job)
+    state["jobs"] = {}
+    if volumes.restart(state, words) is None:
+        return None
+    folder = "/Library/LaunchDaemons"
+    for name in sorted(os.listdir(folder)):
+        launchctl(state, ["bootstrap", "system", os.path.join(folder, name)])
+    return 0
 
 
 def start(state, plist):
@@ -231,29 +234,6 @@ def tmutil(state, words):
     return 0
 
 
-def security(state, words):
-    # security find-generic-password|delete-generic-password -a ACCOUNT [-s SERVICE] KEYCHAIN
-    if len(words) not in (4, 6) or words[1] != "-a" or (len(words) == 6 and words[3] != "-s"):
-        return unknown(["security", *words])
-    items = state["keychains"].get(words[-1], [])
-    fits = [item for item in items if item["account"] == words[2] and (len(words) == 4 or item["service"] == words[4])]
-    if words[0] not in ("find-generic-password", "delete-generic-password"):
-        return unknown(["security", *words])
-    if not fits:
-        print("security: SecKeychainSearchCopyNext: The specified item could not be found in the keychain.", file=sys.stderr)
-        return 44
-    item = fits[0]
-    if words[0] == "delete-generic-password":
-        items.remove(item)
-        print("password has been deleted.")
-    print(f'keychain: "{words[-1]}"\nversion: 256\nclass: "genp"\nattributes:')
-    print(f'    0x00000007 <blob>="{item["label"]}"\n    0x00000008 <blob>=<NULL>')
-    print(f'    "acct"<blob>="{item["account"]}"')
-    print('    "desc"<blob>="Encrypted volume password"\n    "prot"<blob>=<NULL>')
-    print(f'    "svce"<blob>="{item["service"]}"\n    "type"<uint32>=<NULL>')
-    return 0
-
-
 def lsof(state, words):
     if words != ["-F", "pcn", "+f", "--", "/nix"]:
         return unknown(["lsof", *words])
@@ -265,13 +245,17 @@ def lsof(state, words):
 def main():
     tools = {
         "dscl": dscl,
-        "diskutil": diskutil,
+        "diskutil": volumes.diskutil,
         "launchctl": launchctl,
-        "security": security,
+        "security": volumes.security,
         "lsof": lsof,
         "tmutil": tmutil,
+        "apfs.util": volumes.apfs_util,
+        "restart-simulated-mac": restart,
     }
     name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
+    with open(CALLS, "a", encoding="utf-8") as log:
+        log.write(" ".join([name, *words]) + "\n")
     if name not in tools:
         return unknown([name, *words])
     if name == "launchctl":
@@ -294,10 +278,16 @@ def answer(tool, words):
         state = json.load(file)
     before = json.dumps(state, sort_keys=True)
     status = tool(state, words)
+    if status is None:
+        return unknown([tool.__name__, *words])
     if json.dumps(state, sort_keys=True) != before:
         with open(STATE + ".new", "w", encoding="utf-8") as file:
             json.dump(state, file, sort_keys=True)
         os.rename(STATE + ".new", STATE)
+    sys.stdout.flush()
+    lock.close()
+    for arguments in STARTED:
+        subprocess.run(arguments, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return status
 
 

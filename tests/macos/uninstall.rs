@@ -3,11 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::mac::{KEYCHAIN, KILLED, Mac};
+use crate::mac::{KEYCHAIN, Mac};
 
 const GO: &str = "uninstall --yes --untried-on-macs";
 const KEEP: &str = "uninstall --yes --untried-on-macs --keep-store";
-const LOG: &str = "/private/instants";
 
 /// Fails unless everything of Nix is gone, and nothing of others.
 fn assert_gone(mac: &Mac) -> Result<()> {
@@ -137,23 +136,6 @@ fn somebody_elses_account_of_the_same_name_is_not_overwritten() -> Result<()> {
     Ok(())
 }
 
-/// The instants that `nix-unroot WORDS` reaches, in their order.
-fn instants(mac: &Mac, words: &str) -> Result<Vec<String>> {
-    let output = mac.run_with(&[("NIX_UNROOT_CHECKPOINT_LOG", LOG)], words)?;
-    ensure!(output.status.success(), "`nix-unroot {words}`: {output:?}");
-    let seen = mac.read(&LOG[1..])?.lines().map(str::to_owned).collect::<Vec<_>>();
-    mac.shell(&format!("rm .{LOG}"))?;
-    Ok(seen)
-}
-
-/// Kills `nix-unroot WORDS` at an instant. One that a run does not reach again after a kill inside of a step is passed over.
-fn killed_at(mac: &Mac, instant: &str, words: &str) -> Result<bool> {
-    let output = mac.run_with(&[("NIX_UNROOT_CHECKPOINT", instant)], words)?;
-    let code = output.status.code();
-    ensure!(matches!(code, None | Some(KILLED) | Some(0)), "{instant}: {output:?}");
-    Ok(code != Some(0))
-}
-
 /// Around what the engine does, not inside of a step: those come again whenever the step is done anew.
 fn is_around(instant: &str) -> bool {
     instant.split(':').count() < 4
@@ -163,9 +145,9 @@ fn is_around(instant: &str) -> bool {
 fn a_removal_that_dies_at_every_instant_arrives_there_and_back() -> Result<()> {
     let mac = Mac::official(2)?;
     let before = mac.manifest()?;
-    let there = instants(&mac, KEEP)?;
+    let there = mac.instants(KEEP)?;
     let removed = mac.manifest()?;
-    let back = instants(&mac, "rollback --yes")?;
+    let back = mac.instants("rollback --yes")?;
     before.assert_same(&mac.manifest()?, "after an undisturbed removal and rollback")?;
     let (there, back): (Vec<_>, Vec<_>) = (
         there.into_iter().filter(|instant| is_around(instant)).collect(),
@@ -174,13 +156,15 @@ fn a_removal_that_dies_at_every_instant_arrives_there_and_back() -> Result<()> {
     ensure!(there.len() > 25 && back.len() > 15, "{} instants there, {} back", there.len(), back.len());
 
     for (index, instant) in there.iter().enumerate() {
-        let killed = killed_at(&mac, instant, if index == 0 { KEEP } else { "resume --yes" })?;
+        let killed = mac.killed_at(instant, if index == 0 { KEEP } else { "resume --yes" })?;
         ensure!(killed, "{instant} was not reached");
     }
     mac.ok("resume --yes")?;
-    removed.assert_same(&mac.manifest()?, "after a removal that died at every instant")?;
+    removed
+        .without_times()
+        .assert_same(&mac.manifest()?.without_times(), "after a removal that died at every instant")?;
     for instant in &back {
-        ensure!(killed_at(&mac, instant, "rollback --yes")?, "{instant} was not reached");
+        ensure!(mac.killed_at(instant, "rollback --yes")?, "{instant} was not reached");
     }
     mac.ok("rollback --yes")?;
     before.assert_same(&mac.manifest()?, "after a removal that died at every instant, there and back")
@@ -190,13 +174,13 @@ fn a_removal_that_dies_at_every_instant_arrives_there_and_back() -> Result<()> {
 fn a_removal_that_dies_inside_of_a_step_is_undone_exactly() -> Result<()> {
     let mac = Mac::official(2)?;
     let before = mac.manifest()?;
-    let inside: Vec<_> = instants(&mac, KEEP)?.into_iter().filter(|instant| !is_around(instant)).collect();
+    let inside: Vec<_> = mac.instants(KEEP)?.into_iter().filter(|instant| !is_around(instant)).collect();
     mac.ok("rollback --yes")?;
     ensure!(inside.len() > 40, "{} instants", inside.len());
     // A sample of them, another one of each kind of step.
     let wanted = if std::env::var_os("NIX_UNROOT_LONG").is_some() { inside.len() } else { 16 };
     for instant in inside.iter().step_by(inside.len().div_ceil(wanted)) {
-        ensure!(killed_at(&mac, instant, KEEP)?, "{instant} was not reached");
+        ensure!(mac.killed_at(instant, KEEP)?, "{instant} was not reached");
         mac.ok("rollback --yes")?;
         before.assert_same(&mac.manifest()?, &format!("killed at {instant} and rolled back"))?;
     }
@@ -208,7 +192,7 @@ fn a_deletion_that_dies_is_finished() -> Result<()> {
     for part in ["captured", "recorded", "1:command-inside", "2:command-alone", "3:command-ended", "applied"]
     {
         let mac = Mac::official(2)?;
-        ensure!(killed_at(&mac, &format!("do:delete-volume-1:{part}"), GO)?, "{part} was not reached");
+        ensure!(mac.killed_at(&format!("do:delete-volume-1:{part}"), GO)?, "{part} was not reached");
         mac.ok("resume --yes")?;
         assert_gone(&mac)?;
     }

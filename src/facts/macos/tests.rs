@@ -110,6 +110,11 @@ fn clean() -> Tree {
         .output(DSCL_USERS, users(""))
         .output(DSCL_GROUPS, plist("<array></array>"))
         .output("launchctl print-disabled system", "disabled services = {\n\t\"com.example\" => disabled\n}\n")
+        .output("diskutil info -plist /", volume("/", "Macintosh HD", true, true))
+        .output(
+            "diskutil info -plist Nix Store",
+            plist("<dict><key>Error</key><true/><key>ErrorMessage</key><string>Could not find disk: Nix Store</string></dict>"),
+        )
 }
 
 /// What every multi-user installer leaves.
@@ -127,7 +132,6 @@ fn installed() -> Tree {
         .output(DSCL_USERS, users(&build_users(1..=32, 350)))
         .output(DSCL_GROUPS, groups())
         .output("diskutil info -plist /nix", volume("/nix", "Nix Store", true, true))
-        .output("diskutil info -plist /", volume("/", "Macintosh HD", true, true))
         .output(SECURITY, ITEM)
 }
 
