@@ -5,4 +5,6 @@
 mod inspect;
 mod mac;
 mod migrate;
+mod migrate_killed;
+mod property_lists;
 mod uninstall;
