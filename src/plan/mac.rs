@@ -75,6 +75,7 @@ pub fn values(facts: &Facts, mac: &Mac, options: &Options) -> Result<Vec<(&'stat
         ("mac_old_jobs", jobs(old)),
         ("mac_jobs", jobs(ours.into_iter())),
         ("mac_hooks", strings(hooks)),
+        ("mac_volumes", strings(mac.volume.as_ref().map(|volume| volume.uuid.clone()))),
         ("mac_daemon_list", text(&daemon_list)),
         ("mac_daemon", text(&escaped(&daemon_program.to_string_lossy()))),
         ("mac_systems", text(&systems(facts).join(","))),
