@@ -34,7 +34,9 @@ impl NeedVolume {
                  and try again",
                 found.device
             ),
-            None => bail!("there is no volume {uuid}, which {mount_point} is: connect its disk, and try again"),
+            None => {
+                bail!("there is no volume {uuid}, which {mount_point} is: connect its disk, and try again")
+            }
         }
     }
 }

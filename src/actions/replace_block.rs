@@ -42,7 +42,11 @@ impl Act for ReplaceBlock {
     type Before = FileState;
 
     fn changes(&self) -> String {
-        format!("replaces the installer's block in {} by one of {} lines", show(&self.path), self.text.lines().count())
+        format!(
+            "replaces the installer's block in {} by one of {} lines",
+            show(&self.path),
+            self.text.lines().count()
+        )
     }
 
     fn undone_by(&self) -> String {
@@ -60,7 +64,8 @@ impl Act for ReplaceBlock {
     fn apply(&self, host: &Host<'_>, before: &FileState) -> Result<()> {
         match self.outcome(host, before)? {
             None => {
-                host.observer.note(&format!("{} is no plain text file, and stays as it is", show(&self.path)));
+                host.observer
+                    .note(&format!("{} is no plain text file, and stays as it is", show(&self.path)));
                 Ok(())
             }
             Some(text) => {

@@ -345,7 +345,10 @@ impl Mac {
             job["pid"] = json!(!job["pid"].is_null());
         }
         // That launchd may start a job is no news: there is no command that takes back what was said of one.
-        state["disabled"].as_object_mut().context("an object")?.retain(|_, disabled| *disabled == json!(true));
+        state["disabled"]
+            .as_object_mut()
+            .context("an object")?
+            .retain(|_, disabled| *disabled == json!(true));
         state.sort_all_objects();
         let files = self.shell(LIST)?;
         ensure!(files.lines().count() > 8, "the manifest is empty:\n{files}");

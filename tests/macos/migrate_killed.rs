@@ -56,7 +56,9 @@ fn die(mac: &Mac, states: &Undisturbed, there: &[&String], back: &[&String]) -> 
         ensure!(mac.killed_at(instant, if index == 0 { GO } else { ON })?, "{instant} was not reached");
     }
     mac.ok(ON)?;
-    states.migrated.assert_same(&mac.manifest()?.of_any_run(), "after a migration that died again and again")?;
+    states
+        .migrated
+        .assert_same(&mac.manifest()?.of_any_run(), "after a migration that died again and again")?;
     for instant in back {
         ensure!(mac.killed_at(instant, BACK)?, "{instant} was not reached");
     }
@@ -88,7 +90,8 @@ fn a_migration_that_dies_once_is_undone_exactly() -> Result<()> {
         ensure!(mac.killed_at(instant, GO)?, "{instant} was not reached");
         if index % 2 == 1 {
             mac.ok(ON)?;
-            migrated.assert_same(&mac.manifest()?.of_any_run(), &format!("killed at {instant} and resumed"))?;
+            migrated
+                .assert_same(&mac.manifest()?.of_any_run(), &format!("killed at {instant} and resumed"))?;
         }
         mac.ok(BACK)?;
         before.assert_same(&mac.manifest()?, &format!("killed at {instant} and rolled back"))?;

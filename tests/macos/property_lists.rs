@@ -16,11 +16,8 @@ fn check(directory: &Path, names: &[&str]) -> Result<Output> {
     Ok(Command::new("python3").arg("-B").arg(checker).args(paths).output()?)
 }
 
-const OURS: [&str; 3] = [
-    "org.nix-unroot.build-broker.plist",
-    "org.nix-unroot.root-scan.plist",
-    "org.nixos.nix-daemon.plist",
-];
+const OURS: [&str; 3] =
+    ["org.nix-unroot.build-broker.plist", "org.nix-unroot.root-scan.plist", "org.nixos.nix-daemon.plist"];
 
 #[test]
 fn every_list_that_a_migration_writes_is_one_of_launchds() -> Result<()> {
@@ -38,7 +35,12 @@ fn every_list_that_a_migration_writes_is_one_of_launchds() -> Result<()> {
         fs::write(dir.path().join(name), mac.read(&format!("Library/LaunchDaemons/{name}"))?)?;
     }
     let said = check(dir.path(), &OURS)?;
-    ensure!(said.status.success(), "{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    ensure!(
+        said.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&said.stdout),
+        String::from_utf8_lossy(&said.stderr)
+    );
     let text = fs::read_to_string(dir.path().join(OURS[2]))?;
     ensure!(text.contains("http://u:&lt;&amp;&gt;@p"), "{text}");
     Ok(())
@@ -47,7 +49,8 @@ fn every_list_that_a_migration_writes_is_one_of_launchds() -> Result<()> {
 /// The check sees what it is for.
 #[test]
 fn a_list_that_is_not_one_of_launchds_is_found() -> Result<()> {
-    let good = include_str!("../../platform/macos/org.nix-unroot.root-scan.plist").replace("{{libexec_dir}}", "/l");
+    let good =
+        include_str!("../../platform/macos/org.nix-unroot.root-scan.plist").replace("{{libexec_dir}}", "/l");
     let name = OURS[1];
     let dir = tempfile::tempdir()?;
     let verdict = |text: &str| -> Result<bool> {
