@@ -25,9 +25,9 @@ const TOOLS: [&str; 11] = [
 ];
 /// Lines for each file (with its time stamp) and directory (without) that the Mac has of its own, which lie in the overlay's upper
 /// half, but for this tool's journal; then the files' digests.
-const LIST: &str = "cd ../upper && find Library etc nix private Users var \
-    \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants -o -path private/calls \\) \
-    -prune -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
+const LIST: &str = "cd ../upper && find Library etc nix private Users var usr/local \
+    \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants \
+    -o -path private/helpers -o -path private/calls -o -path private/archive \\) -prune -o -path 'var/log/nix-unroot/*' -printf '%p %u:%g %m\\n' -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
     find Library etc nix Users -type f -print0 | sort -z | xargs -0 sha256sum";
 /// Where the stand-ins keep what they know.
 const STATE: &str = "private/simulated-mac.json";
@@ -44,6 +44,7 @@ const KILLED: i32 = 137;
 const LOG: &str = "/private/instants";
 
 /// A simulated Mac. It lies in memory, in namespaces of its own that end with it: it neither sees this machine's processes nor ends them.
+/// Its first process takes what loses its parent, as launchd does.
 pub struct Mac {
     keeper: Child,
     /// Its first process.
@@ -74,6 +75,23 @@ fn volume(name: &str, device: &str, uuid: &str, mount_point: &str) -> Value {
     })
 }
 
+/// Adds the accounts that the official script makes.
+pub fn add_build_users(state: &mut Value, builders: u32) -> Result<()> {
+    let members: Vec<_> = (1..=builders).map(|number| format!("_nixbld{number}")).collect();
+    for (number, name) in (1..).zip(&members) {
+        state["directory"]["/Users"][name] = json!({
+            "UniqueID": [(350 + number).to_string()], "PrimaryGroupID": ["350"], "NFSHomeDirectory": ["/var/empty"],
+            "UserShell": ["/usr/bin/false"], "IsHidden": ["1"], "RealName": [format!("Nix build user {number}")],
+            "GeneratedUID": [format!("00000000-0000-0000-0000-{number:012}")],
+        });
+    }
+    state["directory"]["/Groups"]["nixbld"] = json!({
+        "PrimaryGroupID": ["350"], "GroupMembership": members, "RealName": ["Nix build group for nix-daemon"],
+        "GeneratedUID": ["00000000-0000-0000-0000-000000000350"],
+    });
+    Ok(())
+}
+
 impl Mac {
     /// Without Nix.
     pub fn clean() -> Result<Self> {
@@ -82,7 +100,8 @@ impl Mac {
             "mount -t tmpfs none {0} && cd {0} && mkdir upper work root && \
              mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root && \
              mount --rbind /proc root/proc && mount --rbind /dev root/dev && mkdir root/private && \
-             touch root/private/nix-unroot && mount --bind {1} root/private/nix-unroot && echo ready && exec sleep 3600",
+             touch root/private/nix-unroot && mount --bind {1} root/private/nix-unroot && echo ready && \
+             exec python3 -c 'import signal, time; signal.signal(signal.SIGCHLD, signal.SIG_IGN); time.sleep(3600)'",
             dir.path().display(),
             env!("CARGO_BIN_EXE_nix-unroot"),
         );
@@ -106,7 +125,7 @@ impl Mac {
             "mkdir -p usr/sbin .{0} && ln -sf /usr/bin/diskutil usr/sbin/ && ln -s /usr/bin/diskutil .{0}/apfs.util",
             "/System/Library/Filesystems/apfs.fs/Contents/Resources"
         ))?;
-        mac.shell("rm -rf etc/nix nix etc/fstab etc/zsh var/lib/dpkg; mkdir -p Library/LaunchDaemons var/empty Users/alice var/root")?;
+        mac.shell("rm -rf etc/nix nix etc/fstab etc/zsh var/lib/dpkg usr/local/sbin usr/local/libexec; chmod 755 usr/local var/log; mkdir -p Library/LaunchDaemons var/empty var/db Users/alice var/root")?;
         mac.file("etc/fstab", "# as Apple delivers it\n")?;
         mac.file(
             "System/Library/CoreServices/SystemVersion.plist",
@@ -124,32 +143,65 @@ impl Mac {
                 "/Groups": {"wheel": {"PrimaryGroupID": ["0"], "GroupMembership": ["root"]}, "staff": {"PrimaryGroupID": ["20"]}},
             },
             "volumes": [volume("Macintosh HD", "disk3s1s1", "00000000-1111-2222-3333-444444444444", "/")],
-            "jobs": {}, "disabled": {"com.apple.ftpd": true}, "next_pid": 500, "open_files": [], "busy": false,
+            "jobs": {}, "disabled": {"com.apple.ftpd": true}, "next_pid": 500, "open_files": [], "busy": false, "excluded": [],
             "keychains": {KEYCHAIN: [{"account": "alice", "service": "mail", "label": "mail"}]},
         }))?;
         Ok(mac)
     }
 
+    /// Puts the helpers there, for `--helpers /private/helpers`: the gate as it was built, and in place of the others, which nothing here starts, any program.
+    pub fn helpers(&self) -> Result<()> {
+        let built = PathBuf::from(env!("CARGO_BIN_EXE_nix-unroot")).with_file_name("nix-daemon-gate");
+        fs::create_dir_all(self.place("private/helpers"))?;
+        fs::copy(&built, self.place("private/helpers/nix-daemon-gate"))
+            .with_context(|| format!("{} is not there: cargo build --workspace makes it", built.display()))?;
+        for name in ["nix-root-scan", "nix-build-broker"] {
+            self.file(&format!("private/helpers/{name}"), "#!/bin/sh\n")?;
+        }
+        self.shell("chmod 0755 private/helpers/*")?;
+        Ok(())
+    }
+
+    /// Puts an archive of Nix there, as `/private/archive/nix.tar`, and the helpers; the words that install it. The archive has the official one's
+    /// form, and stand-ins in place of Nix's programs.
+    pub fn archive(&self) -> Result<String> {
+        self.helpers()?;
+        let (package, top) =
+            (format!("{}-nix-2.34.8", "0".repeat(32)), "private/archive/nix-2.34.8-x86_64-darwin");
+        for (name, text) in [
+            ("nix", include_str!("nix_daemon.py")),
+            ("nix-store", include_str!("nix_store.py")),
+            ("nix-env", include_str!("nix_store.py")),
+        ] {
+            self.file(&format!("{top}/store/{package}/bin/{name}"), text)?;
+        }
+        self.file(
+            &format!("{top}/.reginfo"),
+            &format!("/nix/store/{package}\nsha256:{}\n4096\n\n0\n", "0".repeat(64)),
+        )?;
+        self.file(&format!("{top}/install"), &format!("nix=\"/nix/store/{package}\"\n"))?;
+        let digest = self.shell(&format!(
+            "chmod 0755 {top}/store/{package}/bin/*; ln -s nix {top}/store/{package}/bin/nix-daemon; \
+             tar --owner=0 --group=0 -C private/archive -cf private/archive/nix.tar nix-2.34.8-x86_64-darwin; \
+             sha256sum <private/archive/nix.tar | cut -d ' ' -f 1"
+        ))?;
+        Ok(format!(
+            "install --yes --untried-on-macs --helpers /private/helpers --nix-archive /private/archive/nix.tar --nix-archive-sha256 {}",
+            digest.trim()
+        ))
+    }
+
     /// With a Nix of the official script, and `builders` build users: a volume, jobs, shells' files, and a store of root's.
     pub fn official(builders: u32) -> Result<Self> {
         let mac = Self::clean()?;
-        let members: Vec<_> = (1..=builders).map(|number| format!("_nixbld{number}")).collect();
         mac.change_state(|state| {
-            for (number, name) in (1..).zip(&members) {
-                state["directory"]["/Users"][name] = json!({
-                    "UniqueID": [(350 + number).to_string()], "PrimaryGroupID": ["350"], "NFSHomeDirectory": ["/var/empty"],
-                    "UserShell": ["/usr/bin/false"], "IsHidden": ["1"], "RealName": [format!("Nix build user {number}")],
-                    "GeneratedUID": [format!("00000000-0000-0000-0000-{number:012}")],
-                });
-            }
-            state["directory"]["/Groups"]["nixbld"] = json!({
-                "PrimaryGroupID": ["350"], "GroupMembership": members, "RealName": ["Nix build group for nix-daemon"],
-                "GeneratedUID": ["00000000-0000-0000-0000-000000000350"],
-            });
+            add_build_users(state, builders)?;
             let volumes = state["volumes"].as_array_mut().context("an array")?;
             volumes.push(volume("Nix Store", "disk3s7", UUID, "/nix"));
             let items = state["keychains"][KEYCHAIN].as_array_mut().context("an array")?;
-            items.push(json!({"account": "Nix Store", "service": UUID, "label": "Nix Store encryption password"}));
+            items.push(
+                json!({"account": "Nix Store", "service": UUID, "label": "Nix Store encryption password"}),
+            );
             Ok(())
         })?;
         let daemon = "/nix/var/nix/profiles/default/bin/nix-daemon";
@@ -168,9 +220,15 @@ impl Mac {
         mac.file("etc/zshrc.backup-before-nix", "# of Apple\n")?;
         mac.file("etc/nix/nix.conf", "\nbuild-users-group = nixbld\n")?;
         let nix = format!("nix/store/{}-nix-2.34.8", "0".repeat(32));
-        mac.file(&format!("{nix}/bin/nix"), "#!/bin/sh\n")?;
+        mac.file(&format!("{nix}/bin/nix"), include_str!("nix_daemon.py"))?;
         mac.file("nix/var/nix/db/schema", "10")?;
-        mac.shell(&format!("ln -s nix {nix}/bin/nix-daemon; mkdir nix/var/nix/profiles; ln -s /{nix} nix/var/nix/profiles/default"))?;
+        mac.shell(&format!(
+            "chmod 0755 {nix}/bin/nix; ln -s nix {nix}/bin/nix-daemon; mkdir nix/var/nix/profiles; ln -s /{nix} nix/var/nix/profiles/default; \
+             mkdir -p nix/var/nix/gcroots nix/var/nix/temproots nix/var/log/nix; chown 0:350 nix/store; chmod 1775 nix/store; \
+             python3 -c 'import sqlite3; base = sqlite3.connect(\"nix/var/nix/db/db.sqlite\"); base.execute(\"create table ValidPaths (id)\"); base.commit()'; \
+             chown -h 351:350 nix/var/nix/temproots; mkdir -p nix/var/nix/profiles/per-user/alice; chown 501:20 nix/var/nix/profiles/per-user/alice"
+        ))?;
+        mac.helpers()?;
         Ok(mac)
     }
 
@@ -312,6 +370,11 @@ impl Mac {
         for job in state["jobs"].as_object_mut().context("an object")?.values_mut() {
             job["pid"] = json!(!job["pid"].is_null());
         }
+        // That launchd may start a job is no news: there is no command that takes back what was said of one.
+        state["disabled"]
+            .as_object_mut()
+            .context("an object")?
+            .retain(|_, disabled| *disabled == json!(true));
         state.sort_all_objects();
         let files = self.shell(LIST)?;
         ensure!(files.lines().count() > 8, "the manifest is empty:\n{files}");

@@ -3,5 +3,6 @@
 //! Needs root (mounts), and Python 3 for the stand-ins.
 
 mod inspect;
+mod install;
 mod mac;
 mod uninstall;

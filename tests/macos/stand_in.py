@@ -272,6 +272,7 @@ def main():
 
 
 def answer(tool, words):
+    volumes.read_input(words)
     lock = open(STATE + ".lock", "w", encoding="utf-8")
     fcntl.flock(lock, fcntl.LOCK_EX)
     with open(STATE, encoding="utf-8") as file:
