@@ -52,6 +52,7 @@ mod remove_file;
 mod remove_lines;
 mod remove_records;
 mod reown;
+mod replace_block;
 mod replace_lines;
 mod set_owner;
 mod share_file;
@@ -329,6 +330,8 @@ actions! {
     "remove-directory" => RemoveDirectory(remove_directory::RemoveDirectory),
     /// An installer's block in a shell's file goes.
     "remove-block" => RemoveBlock(remove_block::RemoveBlock),
+    /// An installer's block in a shell's file gives way to ours.
+    "replace-block" => ReplaceBlock(replace_block::ReplaceBlock),
     /// Users and groups go.
     "remove-accounts" => RemoveAccounts(remove_accounts::RemoveAccounts),
     /// Lines of somebody else's file go.

@@ -5,4 +5,7 @@
 mod inspect;
 mod install;
 mod mac;
+mod migrate;
+mod migrate_killed;
+mod property_lists;
 mod uninstall;

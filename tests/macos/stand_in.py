@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3 -ES
 """Stands in for Apple's tools on a simulated Mac. It is installed under each tool's name; what it answers comes from STATE.
 
 Nothing here was seen on a Mac by the authors. Where the form of each answer comes from:
@@ -18,18 +18,11 @@ root's are not started, and count as running.
 A call that is not known ends with 64 and is written to UNKNOWN, which the tests look at: no tool answers what it was not made for.
 """
 
+# Hundreds of these run in a test: what few of them need is imported where it is needed.
 import fcntl
 import json
 import os
-import plistlib
-import signal
-import socket
-import subprocess
 import sys
-import time
-import uuid
-
-import stand_in_volumes as volumes
 
 STATE = "/private/simulated-mac.json"
 UNKNOWN = "/private/unknown-calls"
@@ -46,8 +39,29 @@ def unknown(words):
 
 
 def write(value):
+    import plistlib
+
     sys.stdout.buffer.write(plistlib.dumps(value))
     return 0
+
+
+def new_uuid():
+    import uuid
+
+    return str(uuid.uuid4()).upper()
+
+
+def volumes():
+    import stand_in_volumes
+
+    return stand_in_volumes
+
+
+def read_plist(path):
+    import plistlib
+
+    with open(path, "rb") as file:
+        return plistlib.load(file)
 
 
 def named(attributes):
@@ -75,7 +89,7 @@ def dscl(state, words):
     if words[:2] == [".", "-create"] and len(words) >= 3:
         records, name, found = record(state, words[2])
         if found is None:
-            found = records.setdefault(name, {"GeneratedUID": [str(uuid.uuid4()).upper()]})
+            found = records.setdefault(name, {"GeneratedUID": [new_uuid()]})
         if len(words) > 3:
             found[words[3]] = words[4:]
         return 0
@@ -132,8 +146,7 @@ def launchctl(state, words):
         end(job)
         return 0
     if len(words) == 3 and words[:2] == ["bootstrap", "system"]:
-        with open(words[2], "rb") as file:
-            plist = plistlib.load(file)
+        plist = read_plist(words[2])
         label = plist["Label"]
         if label in state["jobs"] or state["disabled"].get(label):
             print("Bootstrap failed: 5: Input/output error", file=sys.stderr)
@@ -142,8 +155,7 @@ def launchctl(state, words):
         return 0
     if len(words) == 2 and words[0] == "kickstart" and words[1].removeprefix("system/") in state["jobs"]:
         path = state["jobs"][words[1].removeprefix("system/")]["path"]
-        with open(path, "rb") as file:
-            load(state, path, plistlib.load(file))
+        load(state, path, read_plist(path))
         return 0
     return unknown(["launchctl", *words])
 
@@ -166,7 +178,7 @@ def restart(state, words):
     for job in state["jobs"].values():
         end(job)
     state["jobs"] = {}
-    if volumes.restart(state, words) is None:
+    if volumes().restart(state, words) is None:
         return None
     folder = "/Library/LaunchDaemons"
     for name in sorted(os.listdir(folder)):
@@ -175,6 +187,8 @@ def restart(state, words):
 
 
 def start(state, plist):
+    import socket
+
     (listener,) = plist["Sockets"].values()
     path = listener["SockPathName"]
     if os.path.lexists(path):
@@ -205,6 +219,9 @@ def start(state, plist):
 
 
 def end(job):
+    import signal
+    import time
+
     if "socket" not in job:
         return
     try:
@@ -218,7 +235,7 @@ def end(job):
 
 
 def tmutil(state, words):
-    excluded = state.setdefault("excluded", [])
+    excluded = state["excluded"]
     if len(words) == 2 and words[0] == "isexcluded":
         print(f"[{'Excluded' if words[1] in excluded else 'Included'}]    {words[1]}")
         return 0
@@ -245,12 +262,12 @@ def lsof(state, words):
 def main():
     tools = {
         "dscl": dscl,
-        "diskutil": volumes.diskutil,
+        "diskutil": lambda *call: volumes().diskutil(*call),
         "launchctl": launchctl,
-        "security": volumes.security,
+        "security": lambda *call: volumes().security(*call),
         "lsof": lsof,
         "tmutil": tmutil,
-        "apfs.util": volumes.apfs_util,
+        "apfs.util": lambda *call: volumes().apfs_util(*call),
         "restart-simulated-mac": restart,
     }
     name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
@@ -264,15 +281,16 @@ def main():
         if asked:
             return os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1])
         os.setsid()
-    status = answer(tools[name], words)
+    status = answer(name, tools[name], words)
     if name == "launchctl":
         sys.stdout.flush()
         os._exit(status)
     return status
 
 
-def answer(tool, words):
-    volumes.read_input(words)
+def answer(name, tool, words):
+    if name in ("diskutil", "security"):
+        volumes().read_input(words)
     lock = open(STATE + ".lock", "w", encoding="utf-8")
     fcntl.flock(lock, fcntl.LOCK_EX)
     with open(STATE, encoding="utf-8") as file:
@@ -280,13 +298,15 @@ def answer(tool, words):
     before = json.dumps(state, sort_keys=True)
     status = tool(state, words)
     if status is None:
-        return unknown([tool.__name__, *words])
+        return unknown([name, *words])
     if json.dumps(state, sort_keys=True) != before:
         with open(STATE + ".new", "w", encoding="utf-8") as file:
             json.dump(state, file, sort_keys=True)
         os.rename(STATE + ".new", STATE)
     sys.stdout.flush()
     lock.close()
+    if STARTED:
+        import subprocess
     for arguments in STARTED:
         subprocess.run(arguments, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return status

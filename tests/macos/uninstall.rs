@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::mac::{KEYCHAIN, Mac};
+use crate::mac::{KEYCHAIN, Mac, is_around};
 
 const GO: &str = "uninstall --yes --untried-on-macs";
 const KEEP: &str = "uninstall --yes --untried-on-macs --keep-store";
@@ -134,11 +134,6 @@ fn somebody_elses_account_of_the_same_name_is_not_overwritten() -> Result<()> {
     ensure!(String::from_utf8_lossy(&output.stderr).contains("/Users/_nixbld2 anew"), "{output:?}");
     assert_eq!(mac.state()?["directory"]["/Users"]["_nixbld2"]["UniqueID"], json!(["777"]));
     Ok(())
-}
-
-/// Around what the engine does, not inside of a step: those come again whenever the step is done anew.
-fn is_around(instant: &str) -> bool {
-    instant.split(':').count() < 4
 }
 
 #[test]
