@@ -27,7 +27,7 @@ const TOOLS: [&str; 11] = [
 /// half, but for this tool's journal; then the files' digests.
 const LIST: &str = "cd ../upper && find Library etc nix private Users var usr/local \
     \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants -o -path private/volumes -empty \
-    -o -path private/calls -o -path private/helpers \\) -prune -o -path 'var/log/nix-unroot/*' -printf '%p %u:%g %m\\n' -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
+    -o -path private/calls -o -path private/archive -o -path private/helpers \\) -prune -o -path 'var/log/nix-unroot/*' -printf '%p %u:%g %m\\n' -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
     find Library etc nix Users -type f -print0 | sort -z | xargs -0 sha256sum";
 /// Where the stand-ins keep what they know.
 const STATE: &str = "private/simulated-mac.json";
@@ -78,6 +78,23 @@ fn volume(name: &str, device: &str, uuid: &str, mount_point: &str) -> Value {
         "GlobalPermissionsEnabled": true, "FileVault": true, "WritableVolume": true, "ParentWholeDisk": "disk3",
         "APFSContainerReference": "disk3", "Internal": true,
     })
+}
+
+/// Adds the accounts that the official script makes.
+pub fn add_build_users(state: &mut Value, builders: u32) -> Result<()> {
+    let members: Vec<_> = (1..=builders).map(|number| format!("_nixbld{number}")).collect();
+    for (number, name) in (1..).zip(&members) {
+        state["directory"]["/Users"][name] = json!({
+            "UniqueID": [(350 + number).to_string()], "PrimaryGroupID": ["350"], "NFSHomeDirectory": ["/var/empty"],
+            "UserShell": ["/usr/bin/false"], "IsHidden": ["1"], "RealName": [format!("Nix build user {number}")],
+            "GeneratedUID": [format!("00000000-0000-0000-0000-{number:012}")],
+        });
+    }
+    state["directory"]["/Groups"]["nixbld"] = json!({
+        "PrimaryGroupID": ["350"], "GroupMembership": members, "RealName": ["Nix build group for nix-daemon"],
+        "GeneratedUID": ["00000000-0000-0000-0000-000000000350"],
+    });
+    Ok(())
 }
 
 impl Mac {
@@ -138,7 +155,7 @@ impl Mac {
     }
 
     /// Puts the helpers there, for `--helpers /private/helpers`: the gate as it was built, and in place of the others, which nothing here starts, any program.
-    fn helpers(&self) -> Result<()> {
+    pub fn helpers(&self) -> Result<()> {
         let built = PathBuf::from(env!("CARGO_BIN_EXE_nix-unroot")).with_file_name("nix-daemon-gate");
         fs::create_dir_all(self.place("private/helpers"))?;
         fs::copy(&built, self.place("private/helpers/nix-daemon-gate"))
@@ -150,26 +167,46 @@ impl Mac {
         Ok(())
     }
 
+    /// Puts an archive of Nix there, as `/private/archive/nix.tar`, and the helpers; the words that install it. The archive has the official one's
+    /// form, and stand-ins in place of Nix's programs.
+    pub fn archive(&self) -> Result<String> {
+        self.helpers()?;
+        let (package, top) =
+            (format!("{}-nix-2.34.8", "0".repeat(32)), "private/archive/nix-2.34.8-x86_64-darwin");
+        for (name, text) in [
+            ("nix", include_str!("nix_daemon.py")),
+            ("nix-store", include_str!("nix_store.py")),
+            ("nix-env", include_str!("nix_store.py")),
+        ] {
+            self.file(&format!("{top}/store/{package}/bin/{name}"), text)?;
+        }
+        self.file(
+            &format!("{top}/.reginfo"),
+            &format!("/nix/store/{package}\nsha256:{}\n4096\n\n0\n", "0".repeat(64)),
+        )?;
+        self.file(&format!("{top}/install"), &format!("nix=\"/nix/store/{package}\"\n"))?;
+        let digest = self.shell(&format!(
+            "chmod 0755 {top}/store/{package}/bin/*; ln -s nix {top}/store/{package}/bin/nix-daemon; \
+             tar --owner=0 --group=0 -C private/archive -cf private/archive/nix.tar nix-2.34.8-x86_64-darwin; \
+             sha256sum <private/archive/nix.tar | cut -d ' ' -f 1"
+        ))?;
+        Ok(format!(
+            "install --yes --untried-on-macs --helpers /private/helpers --nix-archive /private/archive/nix.tar --nix-archive-sha256 {}",
+            digest.trim()
+        ))
+    }
+
     /// With a Nix of the official script, and `builders` build users: a volume, jobs, shells' files, and a store of root's.
     pub fn official(builders: u32) -> Result<Self> {
         let mac = Self::clean()?;
-        let members: Vec<_> = (1..=builders).map(|number| format!("_nixbld{number}")).collect();
         mac.change_state(|state| {
-            for (number, name) in (1..).zip(&members) {
-                state["directory"]["/Users"][name] = json!({
-                    "UniqueID": [(350 + number).to_string()], "PrimaryGroupID": ["350"], "NFSHomeDirectory": ["/var/empty"],
-                    "UserShell": ["/usr/bin/false"], "IsHidden": ["1"], "RealName": [format!("Nix build user {number}")],
-                    "GeneratedUID": [format!("00000000-0000-0000-0000-{number:012}")],
-                });
-            }
-            state["directory"]["/Groups"]["nixbld"] = json!({
-                "PrimaryGroupID": ["350"], "GroupMembership": members, "RealName": ["Nix build group for nix-daemon"],
-                "GeneratedUID": ["00000000-0000-0000-0000-000000000350"],
-            });
+            add_build_users(state, builders)?;
             let volumes = state["volumes"].as_array_mut().context("an array")?;
             volumes.push(volume("Nix Store", "disk3s7", UUID, "/nix"));
             let items = state["keychains"][KEYCHAIN].as_array_mut().context("an array")?;
-            items.push(json!({"account": "Nix Store", "service": UUID, "label": "Nix Store encryption password"}));
+            items.push(
+                json!({"account": "Nix Store", "service": UUID, "label": "Nix Store encryption password"}),
+            );
             Ok(())
         })?;
         let daemon = "/nix/var/nix/profiles/default/bin/nix-daemon";

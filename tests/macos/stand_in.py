@@ -291,6 +291,8 @@ def main():
 
 
 def answer(name, tool, words):
+    if name in ("diskutil", "security"):
+        volumes().read_input(words)
     lock = open(STATE + ".lock", "w", encoding="utf-8")
     fcntl.flock(lock, fcntl.LOCK_EX)
     with open(STATE, encoding="utf-8") as file:

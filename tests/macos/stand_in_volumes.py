@@ -21,6 +21,13 @@ import uuid
 ASIDE = "/private/volumes"
 # What diskutil does not show.
 OWN = ("Passphrase",)
+# What stood on standard input, read before anything is locked: the other end of the pipe may be another stand-in.
+INPUT = []
+
+
+def read_input(words):
+    if "-stdinpassphrase" in words or words == ["-i"]:
+        INPUT.append(sys.stdin.read())
 
 
 def write(value):
@@ -68,14 +75,14 @@ def unmount(state, volume):
 def add(state, words):
     passphrase = None
     if words[3:] == ["-stdinpassphrase", "-nomount"]:
-        passphrase = sys.stdin.read().rstrip("\n")
+        passphrase = INPUT.pop().rstrip("\n")
     elif words[3:] != ["-nomount"]:
         return None
     if words[:2] != ["disk3", "APFS"]:
         return said(f"{words[0]} is not an APFS Container disk")
     if passphrase == "":
         return said("A passphrase is required")
-    numbers = [int(volume["DeviceIdentifier"].split("s")[1]) for volume in state["volumes"]]
+    numbers = [int(volume["DeviceIdentifier"].removeprefix("disk3s").split("s")[0]) for volume in state["volumes"]]
     device = f"disk3s{max(numbers) + 1}"
     state["volumes"].append({
         "DeviceIdentifier": device, "VolumeName": words[2], "MountPoint": "", "FilesystemType": "apfs",
@@ -91,7 +98,7 @@ def add(state, words):
 def unlock(volume, words):
     if words[1:2] != ["-mountpoint"] or words[3:] != ["-stdinpassphrase"]:
         return None
-    given = sys.stdin.read().rstrip("\n")
+    given = INPUT.pop().rstrip("\n")
     if volume["MountPoint"]:
         return said(f"The APFS Volume {volume['DeviceIdentifier']} is not locked")
     if given != volume.get("Passphrase"):
@@ -156,7 +163,7 @@ def security(state, words):
     """The status, or None for a call that is not known."""
     if words == ["-i"]:
         status = 0
-        for line in sys.stdin.read().splitlines():
+        for line in INPUT.pop().splitlines():
             status = security(state, shlex.split(line))
             if status is None:
                 return None
