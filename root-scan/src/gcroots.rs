@@ -133,6 +133,11 @@ fn second_hop(
             unseen = Some(*errno);
             Sight::Unseen
         }
+        // Answers another question.
+        Outcome::Thing(_) => {
+            unseen = Some(Errno::EIO);
+            Sight::Unseen
+        }
     };
     let lost = memory.observe(link, target, &sight, now);
     for root in &lost {
@@ -164,7 +169,9 @@ impl Walker<'_> {
         }
         let wrap = |errno| Doubt::unreadable(path, errno);
         let listed = directory.try_clone().map_err(|_| wrap(Errno::EMFILE))?;
-        sys::list(listed, wrap, |name, kind| self.entry(directory.as_fd(), path, name, kind, depth))
+        sys::list(listed, wrap, |entry| {
+            self.entry(directory.as_fd(), path, entry.file_name(), entry.file_type(), depth)
+        })
     }
 
     /// One directory entry. Others rename and replace entries while we look, so what turns out to be no longer what the listing
@@ -220,7 +227,8 @@ impl Walker<'_> {
         if self.indirect.len() >= MAX_LINKS {
             return Err(Doubt::Limit { what: "indirect roots", limit: MAX_LINKS, at: path });
         }
-        self.indirect.push(Indirect { path, targets });
+        // There may be very many, and paths are made with room to grow.
+        self.indirect.push(Indirect { path: tight(path), targets: targets.into_iter().map(tight).collect() });
         Ok(())
     }
 }
@@ -238,6 +246,11 @@ pub(crate) fn clean(parent: &Path, target: &OsStr) -> PathBuf {
             Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
         }
     }
+    path
+}
+
+fn tight(mut path: PathBuf) -> PathBuf {
+    path.shrink_to_fit();
     path
 }
 

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollTimeout, poll};
 
 use crate::doubt::Doubt;
-use crate::look::{self, Direct, Eyes, Outcome};
+use crate::look::{self, Direct, Eyes, Kind, Outcome, Question};
 use crate::{activation, sys};
 
 /// The argument that makes the program a helper.
@@ -58,16 +58,16 @@ impl Helper {
         Self { proc: proc.to_owned(), limit, running: None, starts: 0, hung: Vec::new(), one_by_one: false }
     }
 
-    fn batch(&mut self, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
-        let mut outcomes = Vec::with_capacity(paths.len());
+    fn batch<Q: Question>(&mut self, questions: &[Q]) -> Result<Vec<Outcome>, Doubt> {
+        let mut outcomes = Vec::with_capacity(questions.len());
         let limit = self.limit;
         let running = self.start()?;
         let mut text = Vec::new();
-        for path in paths {
-            text.extend_from_slice(&frame(path.as_os_str().as_encoded_bytes()));
+        for question in questions {
+            text.extend_from_slice(&request(question));
         }
         let mut failed = running.requests.write_all(&text).err();
-        while failed.is_none() && outcomes.len() < paths.len() {
+        while failed.is_none() && outcomes.len() < questions.len() {
             match running.answer(limit) {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(error) => failed = Some(error),
@@ -76,12 +76,15 @@ impl Helper {
         let Some(error) = failed else { return Ok(outcomes) };
         self.stop();
         // A helper that died for another reason is started again; the number of starts is limited.
-        if error.kind() == io::ErrorKind::TimedOut && paths.len() > 1 {
+        if error.kind() == io::ErrorKind::TimedOut && questions.len() > 1 {
             self.one_by_one = true;
         } else if error.kind() == io::ErrorKind::TimedOut {
-            let area = self.area(&paths[outcomes.len()])?;
+            let area = self.area(questions[outcomes.len()].shown())?;
             activation::log(format_args!("no answer from {}", crate::doubt::printable(&area)));
-            self.hung.push(area);
+            // What has no name but its mount's own is alone in that: everything has the root directory above it.
+            if area != Path::new("/") {
+                self.hung.push(area);
+            }
             outcomes.push(Outcome::Unseen(Errno::ETIMEDOUT));
         }
         Ok(outcomes)
@@ -125,19 +128,19 @@ impl Helper {
 }
 
 impl Eyes for Helper {
-    fn look(&mut self, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
-        let mut outcomes = Vec::with_capacity(paths.len());
-        while let Some(path) = paths.get(outcomes.len()) {
-            let is_hung = |path: &Path| self.hung.iter().any(|area| path.starts_with(area));
-            if is_hung(path) {
+    fn look<Q: Question>(&mut self, questions: &[Q]) -> Result<Vec<Outcome>, Doubt> {
+        let mut outcomes = Vec::with_capacity(questions.len());
+        while let Some(first) = questions.get(outcomes.len()) {
+            let is_hung = |asked: &Q| self.hung.iter().any(|area| asked.shown().starts_with(area));
+            if is_hung(first) {
                 outcomes.push(Outcome::Unseen(Errno::ETIMEDOUT));
                 continue;
             }
             let mut bytes = 0;
-            let rest = &paths[outcomes.len()..];
-            let fits = rest.iter().take_while(|path| {
-                bytes += 4 + path.as_os_str().len();
-                bytes <= BATCH && !is_hung(path)
+            let rest = &questions[outcomes.len()..];
+            let fits = rest.iter().take_while(|asked| {
+                bytes += 5 + asked.path().as_os_str().len();
+                bytes <= BATCH && !is_hung(asked)
             });
             let count = if self.one_by_one { 1 } else { fits.count().max(1) };
             outcomes.extend(self.batch(&rest[..count])?);
@@ -236,12 +239,20 @@ fn answer(eyes: &mut Direct<'_>) -> io::Result<()> {
         }
         let mut path = vec![0; usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX)];
         requests.read_exact(&mut path)?;
-        let outcome = eyes.one(Path::new(&std::ffi::OsString::from_vec(path)));
+        let kind = path.pop().and_then(Kind::from_letter).ok_or(io::ErrorKind::InvalidData)?;
+        let outcome = eyes.one(kind, Path::new(&std::ffi::OsString::from_vec(path)));
         answers.write_all(&frame(&look::encode(&outcome)))?;
         if requests.buffer().is_empty() {
             answers.flush()?;
         }
     }
+}
+
+/// A path, and behind it the letter of what is asked.
+fn request<Q: Question>(question: &Q) -> Vec<u8> {
+    let mut text = question.path().as_os_str().as_encoded_bytes().to_vec();
+    text.push(Q::KIND.letter());
+    frame(&text)
 }
 
 fn frame(text: &[u8]) -> Vec<u8> {

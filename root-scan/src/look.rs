@@ -8,14 +8,77 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use crate::doubt::Doubt;
+use crate::sys::Thing;
 
-/// Looks paths up.
+/// What is looked at.
+pub trait Question {
+    /// What is asked of it.
+    const KIND: Kind;
+    /// Where to look.
+    fn path(&self) -> &Path;
+    /// Where it seems to lie: on the mount that is given up when there is no answer.
+    fn shown(&self) -> &Path {
+        self.path()
+    }
+}
+
+/// What is asked of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What lies there: any outcome but a thing.
+    Lies,
+    /// Which file it leads to: a thing.
+    Leads,
+}
+
+impl Kind {
+    /// As it is sent.
+    pub fn letter(self) -> u8 {
+        match self {
+            Self::Lies => b'l',
+            Self::Leads => b't',
+        }
+    }
+
+    /// The reverse; `None` for any other.
+    pub fn from_letter(letter: u8) -> Option<Self> {
+        [Self::Lies, Self::Leads].into_iter().find(|kind| kind.letter() == letter)
+    }
+}
+
+impl Question for PathBuf {
+    const KIND: Kind = Kind::Lies;
+    fn path(&self) -> &Path {
+        self
+    }
+}
+
+/// Something that a process holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// A path that leads to it.
+    pub path: PathBuf,
+    /// What the kernel calls it.
+    pub name: PathBuf,
+}
+
+impl Question for Held {
+    const KIND: Kind = Kind::Leads;
+    fn path(&self) -> &Path {
+        &self.path
+    }
+    fn shown(&self) -> &Path {
+        &self.name
+    }
+}
+
+/// Looks things up.
 pub trait Eyes {
-    /// One outcome for each path, in order.
+    /// One outcome for each question, in order.
     ///
     /// # Errors
     /// When looking itself is broken; what cannot be seen is an [`Outcome::Unseen`].
-    fn look(&mut self, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt>;
+    fn look<Q: Question>(&mut self, questions: &[Q]) -> Result<Vec<Outcome>, Doubt>;
 }
 
 /// A file system where it is mounted: mount point, what of it, type, source and its own id, as one text. It stays the same when
@@ -42,6 +105,8 @@ pub enum Outcome {
     Absent(Mount),
     /// Not to be seen now. `ETIMEDOUT` when the look-up hung.
     Unseen(Errno),
+    /// Which file a path leads to.
+    Thing(Thing),
 }
 
 /// Looks without a child, for the child itself and for tests.
@@ -58,8 +123,8 @@ mod direct;
 pub use direct::mount_of;
 
 impl Eyes for Direct<'_> {
-    fn look(&mut self, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
-        Ok(paths.iter().map(|path| self.one(path)).collect())
+    fn look<Q: Question>(&mut self, questions: &[Q]) -> Result<Vec<Outcome>, Doubt> {
+        Ok(questions.iter().map(|question| self.one(Q::KIND, question.path())).collect())
     }
 }
 
@@ -111,15 +176,19 @@ fn unescaped(text: &[u8]) -> PathBuf {
 /// An outcome as the child writes it: a letter and fields, each ended by NUL, which neither paths nor texts can hold.
 pub fn encode(outcome: &Outcome) -> Vec<u8> {
     let mount = |mount: &Mount| mount.clone().unwrap_or_default();
-    let number = |number: u32| number.to_string().into_bytes();
+    let number = |number: u64| number.to_string().into_bytes();
     let (letter, fields) = match outcome {
         Outcome::Link { text, mount: at, owner } => {
-            (b'L', vec![text.as_bytes().to_vec(), mount(at), number(*owner)])
+            (b'L', vec![text.as_bytes().to_vec(), mount(at), number((*owner).into())])
         }
         Outcome::Magic(text) => (b'M', vec![text.as_bytes().to_vec()]),
         Outcome::Other(at) => (b'O', vec![mount(at)]),
         Outcome::Absent(at) => (b'A', vec![mount(at)]),
-        Outcome::Unseen(errno) => (b'U', vec![number((*errno as i32).unsigned_abs())]),
+        Outcome::Unseen(errno) => (b'U', vec![number((*errno as i32).unsigned_abs().into())]),
+        Outcome::Thing(Thing { device: (major, minor), inode, mount }) => {
+            let numbers = [(*major).into(), (*minor).into(), *inode].into_iter().chain(*mount);
+            (b'T', numbers.map(number).collect())
+        }
     };
     let mut text = vec![letter];
     for field in fields {
@@ -135,15 +204,22 @@ pub fn decode(text: &[u8]) -> Option<Outcome> {
     let fields: Vec<_> = fields.strip_suffix(b"\0")?.split(|byte| *byte == 0).collect();
     let mount = |text: &[u8]| (!text.is_empty()).then(|| text.to_vec());
     let os = |text: &[u8]| OsString::from_vec(text.to_vec());
-    let number = |text| str::from_utf8(text).ok()?.parse::<u32>().ok();
+    let number = |text| str::from_utf8(text).ok()?.parse::<u64>().ok();
+    let short = |text| u32::try_from(number(text)?).ok();
     Some(match (letter, &fields[..]) {
-        (b'L', [text, at, owner]) => {
-            Outcome::Link { text: os(text), mount: mount(at), owner: number(owner)? }
-        }
+        (b'L', [text, at, owner]) => Outcome::Link { text: os(text), mount: mount(at), owner: short(owner)? },
         (b'M', [text]) => Outcome::Magic(os(text)),
         (b'O', [at]) => Outcome::Other(mount(at)),
         (b'A', [at]) => Outcome::Absent(mount(at)),
         (b'U', [errno]) => Outcome::Unseen(Errno::from_raw(number(errno)?.try_into().ok()?)),
+        (b'T', [major, minor, inode, mount @ ..]) => {
+            let mount = match mount {
+                [] => None,
+                [mount] => Some(number(mount)?),
+                _ => return None,
+            };
+            Outcome::Thing(Thing { device: (short(major)?, short(minor)?), inode: number(inode)?, mount })
+        }
         _ => return None,
     })
 }
@@ -194,10 +270,23 @@ mod tests {
             Outcome::Absent(None),
             Outcome::Absent(mount),
             Outcome::Unseen(Errno::ESTALE),
+            Outcome::Thing(Thing { device: (8, 1), inode: u64::MAX, mount: Some(1 << 33) }),
+            Outcome::Thing(Thing { device: (0, 0), inode: 0, mount: None }),
         ] {
             assert_eq!(decode(&encode(&outcome)), Some(outcome));
         }
-        for bad in [&b""[..], b"L", b"L\0", b"U-1\0", b"A", b"Aa\0b\0", b"X\0", b"Lx\0\0z\0"] {
+        for bad in [
+            &b""[..],
+            b"L",
+            b"L\0",
+            b"U-1\0",
+            b"A",
+            b"Aa\0b\0",
+            b"X\0",
+            b"Lx\0\0z\0",
+            b"T1\0",
+            b"T1\x002\x003\x004\x005\0",
+        ] {
             assert_eq!(decode(bad), None, "{bad:?}");
         }
     }
@@ -208,14 +297,20 @@ mod tests {
         let root = sys::open_path(AT_FDCWD, "/").unwrap();
         let mut eyes = Direct::new(root.as_fd(), Path::new("/proc"));
         std::os::unix::fs::symlink("text", top.path().join("link")).unwrap();
-        let Outcome::Link { text, mount, .. } = eyes.one(&top.path().join("link")) else { panic!() };
+        let Outcome::Link { text, mount, .. } = eyes.one(Kind::Lies, &top.path().join("link")) else {
+            panic!()
+        };
         assert_eq!(text, "text");
         assert!(mount.is_some());
-        assert_eq!(eyes.one(top.path()), Outcome::Other(mount.clone()));
-        assert_eq!(eyes.one(&top.path().join("no/such/thing")), Outcome::Absent(mount));
-        assert_eq!(eyes.one(&top.path().join("link/below")), Outcome::Absent(None), "a dangling link");
+        assert_eq!(eyes.one(Kind::Lies, top.path()), Outcome::Other(mount.clone()));
+        assert_eq!(eyes.one(Kind::Lies, &top.path().join("no/such/thing")), Outcome::Absent(mount));
+        assert_eq!(
+            eyes.one(Kind::Lies, &top.path().join("link/below")),
+            Outcome::Absent(None),
+            "a dangling link"
+        );
         std::fs::write(top.path().join("file"), "").unwrap();
-        let below = eyes.one(&top.path().join("file/below"));
+        let below = eyes.one(Kind::Lies, &top.path().join("file/below"));
         assert!(matches!(below, Outcome::Absent(Some(_))), "{below:?}");
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 
-use super::{Mount, Outcome, described, mount_point};
+use super::{Kind, Mount, Outcome, described, mount_point};
 use crate::doubt::Doubt;
 use crate::sys;
 
@@ -27,7 +27,14 @@ impl<'a> Direct<'a> {
     }
 
     /// Looks at one path.
-    pub fn one(&mut self, path: &Path) -> Outcome {
+    pub fn one(&mut self, kind: Kind, path: &Path) -> Outcome {
+        match kind {
+            Kind::Lies => self.lies(path),
+            Kind::Leads => sys::thing(path).map_or_else(Outcome::Unseen, Outcome::Thing),
+        }
+    }
+
+    fn lies(&mut self, path: &Path) -> Outcome {
         let found = match sys::find(self.root, path) {
             Ok(found) => found,
             Err(Errno::EXDEV) => {
