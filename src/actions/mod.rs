@@ -39,6 +39,7 @@ mod link_socket;
 mod load_apparmor_profile;
 mod make_mount_point;
 mod mount_volume;
+mod need_volume;
 mod no_writers;
 mod purge_home;
 mod purge_packages;
@@ -304,6 +305,8 @@ actions! {
     "keep-jobs-stopped" => KeepJobsStopped(keep_jobs_stopped::KeepJobsStopped),
     /// Nothing of Nix runs, in either direction.
     "keep-stopped" => KeepStopped(keep_stopped::KeepStopped),
+    /// Nix's volume is mounted.
+    "need-volume" => NeedVolume(need_volume::NeedVolume),
     /// Nobody has a file of the store open for writing.
     "no-writers" => NoWriters(no_writers::NoWriters),
     /// Units are started.

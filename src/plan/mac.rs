@@ -75,6 +75,7 @@ pub fn values(facts: &Facts, mac: &Mac, options: &Options) -> Result<Vec<(&'stat
         ("mac_old_jobs", jobs(old)),
         ("mac_jobs", jobs(ours.into_iter())),
         ("mac_hooks", strings(hooks)),
+        ("mac_volumes", strings(mac.volume.as_ref().map(|volume| volume.uuid.clone()))),
         ("mac_daemon_list", text(&daemon_list)),
         ("mac_daemon", text(&escaped(&daemon_program.to_string_lossy()))),
         ("mac_systems", text(&systems(facts).join(","))),
@@ -173,8 +174,116 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Plan;
     use super::*;
     use crate::facts::sample::debian_sample;
+
+    /// A Mac of NixOS's installer.
+    fn plan() -> Plan {
+        let mut facts = debian_sample();
+        facts.os.family = "macos".to_owned();
+        facts.units.clear();
+        facts.build_users.gid = Some(350);
+        for owner in facts.owners.iter_mut().filter(|owner| owner.path.ends_with("daemon-socket")) {
+            owner.mode = 0o755;
+        }
+        let job = |label: &str, program: &str| Job {
+            label: label.to_owned(),
+            path: format!("/Library/LaunchDaemons/{label}.plist").into(),
+            real_path: format!("/Library/LaunchDaemons/{label}.plist").into(),
+            owner: 0,
+            user: None,
+            program: Some(program.into()),
+            nix_paths: vec![program.into()],
+            marked: false,
+            environment: BTreeMap::from([("https_proxy".to_owned(), "http://p".to_owned())]),
+            loaded: true,
+            pid: None,
+            disabled: false,
+        };
+        facts.mac = Some(Mac {
+            jobs: vec![
+                job(DAEMON, "/nix/var/nix/profiles/default/bin/nix-daemon"),
+                job(HOOK, "/nix/nix-installer"),
+            ],
+            shell_files: vec![macos::ShellFile {
+                path: "/etc/zshrc".into(),
+                has_block: true,
+                has_backup: false,
+            }],
+            ..Mac::default()
+        });
+        let options =
+            Options { nix_user: "_nix".to_owned(), nix_group: "_nix".to_owned(), ..Options::default() };
+        Plan::make(&facts, &options).unwrap()
+    }
+
+    #[test]
+    fn the_plan_is_whole_and_says_what_it_does() {
+        let plan = plan();
+        let text = plan.to_toml().unwrap();
+        assert!(!text.contains("{{") && text.contains("<string>http://p</string>"), "{text}");
+        assert_eq!(Plan::read(&text).unwrap(), plan);
+        assert_eq!(plan.stages_in_order().len(), plan.stages.len());
+        for step in &plan.steps {
+            let words = [step.why.as_str(), &step.action.changes(), &step.action.undone_by()].map(str::len);
+            assert!(words.iter().all(|length| *length > 10), "{}", step.id);
+        }
+    }
+
+    /// Undoing goes backwards, and a Mac may restart between any two steps: while anything changes hands, the old daemon is disabled, and
+    /// the new one has no property list.
+    #[test]
+    fn nothing_can_run_while_anything_changes_hands() {
+        let plan = plan();
+        let at =
+            |id: &str| plan.steps.iter().position(|step| step.id == id).unwrap_or_else(|| panic!("{id}"));
+        let reowned = |step: &&super::super::Step| step.action.name() == "reown";
+        let first = plan.steps.iter().position(|step| reowned(&step)).unwrap();
+        let last = plan.steps.iter().rposition(|step| reowned(&step)).unwrap();
+        for id in
+            ["stop-root-daemon", "disable-root-daemon", "remove-hook-1", "configure-nix", "keep-stopped"]
+        {
+            assert!(at(id) < first, "{id} comes before anything changes hands, and is undone after");
+        }
+        for id in [
+            "keep-stopped-for-rollback",
+            "write-broker-job",
+            "write-scan-job",
+            "write-daemon-job",
+            "enable-job-1",
+            "start-jobs",
+            "verify",
+        ] {
+            assert!(at(id) > last, "{id} comes after everything changed hands, and is undone before");
+        }
+        assert!(
+            at("stop-root-daemon") < at("disable-root-daemon"),
+            "a rollback enables it before it loads it"
+        );
+        assert!(at("keep-stopped-for-rollback") < at("write-broker-job"), "undone when the lists are gone");
+        assert!(at("write-daemon-job") < at("enable-job-3") && at("enable-job-3") < at("start-jobs"));
+        let jobs = serde_json::to_value(&plan.steps[at("start-jobs")]).unwrap();
+        assert_eq!(
+            jobs["jobs"][2]["label"], DAEMON,
+            "a daemon asks only a scanner and a broker that are there"
+        );
+    }
+
+    #[test]
+    fn everything_that_root_executes_or_reads_lies_outside_nix() {
+        for step in plan().steps {
+            let value = serde_json::to_value(&step.action).unwrap();
+            if matches!(step.action.name(), "write-file" | "install-program" | "create-log") {
+                assert!(!value["path"].as_str().unwrap().starts_with("/nix/"), "{}", step.id);
+            }
+            if let Some(text) = value["text"].as_str().filter(|text| text.contains("<plist")) {
+                let program = text.split("<key>ProgramArguments</key>").nth(1).unwrap();
+                let program = program.split("<string>").nth(1).unwrap();
+                assert!(!program.starts_with("/nix/"), "{}: {program}", step.id);
+            }
+        }
+    }
 
     #[test]
     fn ids_are_free_and_from_above() {

@@ -112,7 +112,7 @@ mod tests {
         facts.build_users.members.clear();
         let options = Options { purpose: Purpose::Install, ..Options::default() };
         let chosen = |facts: &Facts, options: &Options| {
-            let found = |_: &Facts| panic!("there are none");
+            let found = |_: &Facts| anyhow::bail!("there are none");
             BuildUsers::choose(facts, options, found)
                 .map(|users| (users.gid, users.uids.start, users.uids.count))
         };

@@ -26,8 +26,8 @@ const TOOLS: [&str; 11] = [
 /// Lines for each file (with its time stamp) and directory (without) that the Mac has of its own, which lie in the overlay's upper
 /// half, but for this tool's journal; then the files' digests.
 const LIST: &str = "cd ../upper && find Library etc nix private Users var usr/local \
-    \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants \
-    -o -path private/helpers -o -path private/calls -o -path private/archive \\) -prune -o -path 'var/log/nix-unroot/*' -printf '%p %u:%g %m\\n' -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
+    \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants -o -path private/volumes -empty \
+    -o -path private/calls -o -path private/archive -o -path private/helpers \\) -prune -o -path 'var/log/nix-unroot/*' -printf '%p %u:%g %m\\n' -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
     find Library etc nix Users -type f -print0 | sort -z | xargs -0 sha256sum";
 /// Where the stand-ins keep what they know.
 const STATE: &str = "private/simulated-mac.json";
@@ -211,7 +211,11 @@ impl Mac {
         })?;
         let daemon = "/nix/var/nix/profiles/default/bin/nix-daemon";
         mac.job("org.nixos.nix-daemon", &format!("/bin/wait4path {daemon} &amp;&amp; exec {daemon}"))?;
-        mac.job("org.nixos.darwin-store", "/usr/sbin/diskutil mount -mountPoint /nix x")?;
+        mac.job("org.nixos.darwin-store", &format!("/usr/sbin/diskutil mount -mountPoint /nix {UUID}"))?;
+        mac.change_state(|state| {
+            state["jobs"]["org.nixos.darwin-store"]["pid"] = Value::Null;
+            Ok(())
+        })?;
         mac.job("com.example.backup", "/usr/local/bin/backup /nix/var")?;
         mac.file("etc/synthetic.conf", "nix\n")?;
         mac.file(
@@ -300,6 +304,8 @@ impl Mac {
 
     fn inside(&self) -> Command {
         let mut command = Command::new("nsenter");
+        // Ours; the program takes it for a setting of its own.
+        command.env_remove("NIX_UNROOT_LONG");
         command
             .arg(format!("--mount=/proc/{}/ns/mnt", self.first))
             .arg(format!("--pid=/proc/{}/ns/pid", self.first));

@@ -125,3 +125,137 @@ fn a_nixos_installers_mac_is_migrated_and_given_back() -> Result<()> {
     mac.ok("rollback --yes")?;
     before.assert_same(&mac.manifest()?, "after a rollback")
 }
+
+#[test]
+fn it_is_refused_until_it_is_agreed_to_by_name() -> Result<()> {
+    let mac = Mac::official(2)?;
+    let before = mac.manifest()?;
+    let blockers = |words: &str| -> Result<Vec<String>> {
+        let output = mac.run(words)?;
+        ensure!(output.status.code() == Some(3), "`{words}`: {}", output.status);
+        let preview: Value = serde_json::from_slice(&output.stdout)?;
+        let findings = preview["findings"].as_array().into_iter().flatten();
+        let blocks = findings.filter(|finding| finding["severity"] == "blocker");
+        Ok(blocks.filter_map(|finding| finding["key"].as_str().map(str::to_owned)).collect())
+    };
+    let words = "migrate --yes --json --helpers /private/helpers";
+    assert_eq!(blockers(words)?, ["macos-untried"]);
+    let with = format!("{words} --untried-on-macs");
+    before.assert_same(&mac.manifest()?, "after a refusal")?;
+    // Owners that do not count, and build users that are not there, are refused whatever was agreed to.
+    mac.change_state(|state| {
+        state["volumes"][1]["GlobalPermissionsEnabled"] = json!(false);
+        state["directory"]["/Groups"]["nixbld"]["GroupMembership"] = json!([]);
+        for number in 1..=2 {
+            state["directory"]["/Users"][format!("_nixbld{number}")]["PrimaryGroupID"] = json!(["20"]);
+        }
+        Ok(())
+    })?;
+    assert_eq!(blockers(&with)?, ["macos-build-users-missing", "macos-owners-ignored"]);
+    Ok(())
+}
+
+/// What was masked on Linux is disabled here: a restart in the middle starts nothing that would take the store back, there or on the way back.
+#[test]
+fn a_restart_in_the_middle_starts_nothing() -> Result<()> {
+    let mac = Mac::official(2)?;
+    let before = mac.manifest()?;
+    let loaded =
+        |mac: &Mac| Ok::<_, anyhow::Error>(mac.state()?["jobs"].get("org.nixos.nix-daemon").is_some());
+    for (instant, words) in [
+        ("do:disable-root-daemon:applied", GO),
+        ("do:reown-store:applied", "resume --yes"),
+        ("do:write-daemon-job:applied", "resume --yes"),
+        ("undo:write-daemon-job:applied", "rollback --yes"),
+        ("undo:reown-state:applied", "rollback --yes"),
+    ] {
+        ensure!(mac.killed_at(instant, words)?, "{instant} was not reached");
+        mac.restart()?;
+        ensure!(mac.has("nix/store"), "the volume is not mounted");
+        ensure!(!loaded(&mac)?, "after {instant} and a restart, launchd started a daemon");
+    }
+    // Without the volume nothing goes on, in either direction, and nothing is changed.
+    mac.shell("chroot . /usr/bin/diskutil unmount /nix")?;
+    let unmounted = mac.manifest()?;
+    for words in ["resume --yes", "rollback --yes"] {
+        let output = mac.run(words)?;
+        ensure!(!output.status.success(), "{words} worked on nothing");
+        ensure!(String::from_utf8_lossy(&output.stderr).contains("is not mounted at /nix"), "{output:?}");
+    }
+    unmounted.assert_same(&mac.manifest()?, "without the volume")?;
+    mac.restart()?;
+    mac.ok("rollback --yes")?;
+    ensure!(loaded(&mac)?, "the old daemon's job is not loaded");
+    before.assert_same(&mac.manifest()?, "after restarts and a rollback")?;
+    // And when all is done, all of it comes back with the machine.
+    mac.ok(GO)?;
+    mac.restart()?;
+    assert_migrated(&mac)?;
+    assert_eq!(passed(&mac)?, ALL);
+    Ok(())
+}
+
+#[test]
+fn without_full_disk_access_time_machine_is_left_alone_and_that_is_told() -> Result<()> {
+    let mac = Mac::official(2)?;
+    let before = mac.manifest()?;
+    let access = |denied: bool| {
+        mac.change_state(|state| {
+            let state = state.as_object_mut().context("an object")?;
+            if denied {
+                state.insert("no_full_disk_access".to_owned(), json!(true))
+            } else {
+                state.remove("no_full_disk_access")
+            };
+            Ok(())
+        })
+    };
+    access(true)?;
+    let said = mac.ok(GO)?;
+    ensure!(said.contains("Full Disk Access"), "{said}");
+    assert_eq!(mac.state()?["excluded"], json!([]));
+    mac.ok("rollback --yes")?;
+    access(false)?;
+    before.assert_same(&mac.manifest()?, "after a rollback")
+}
+
+#[test]
+fn a_daemon_under_another_uid_undoes_the_migration() -> Result<()> {
+    let mac = Mac::official(2)?;
+    // A gate that says it is somebody's daemon and stays root: the check must see it.
+    mac.change_state(|state| {
+        state["ignores_user_name"] = json!(true);
+        Ok(())
+    })?;
+    let before = mac.manifest()?;
+    let output = mac.run(GO)?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        output.status.code() == Some(1) && said.contains("these checks failed: daemon-uid"),
+        "{}: {said}",
+        output.status
+    );
+    before.assert_same(&mac.manifest()?, "after a failed migration")
+}
+
+#[test]
+fn somebody_elses_account_of_the_same_name_is_asked_about() -> Result<()> {
+    let mac = Mac::official(2)?;
+    mac.ok(GO)?;
+    let theirs = json!({"UniqueID": ["777"], "PrimaryGroupID": ["20"]});
+    mac.change_state(|state| {
+        state["directory"]["/Users"]["_nix"] = theirs.clone();
+        Ok(())
+    })?;
+    let output = mac.run("rollback --yes")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        output.status.code() == Some(3) && said.contains("somebody else made the user _nix anew"),
+        "{}: {said}",
+        output.status
+    );
+    mac.ok("rollback --yes --keep theirs")?;
+    assert_eq!(mac.state()?["directory"]["/Users"]["_nix"], theirs);
+    assert_eq!(owner(&mac, "nix/var/nix/db/db.sqlite")?, "0:0 644");
+    Ok(())
+}

@@ -37,39 +37,46 @@ fn step(instant: &str) -> &str {
     instant.splitn(3, ':').take(2).last().unwrap_or_default()
 }
 
-/// Instants of one chain of kills, in their order: those around steps, every so many of them; and one inside of each step, another one
-/// in each round. After a kill inside, a step is done anew, and may not come to its later instants again.
-fn chain(all: &[String], round: usize) -> Vec<&String> {
-    let every = if long() { 1 } else { 9 };
-    let around = all.iter().filter(|instant| is_around(instant)).skip(round % every).step_by(every);
-    let mut chosen: Vec<_> = around.collect();
+/// Every so many of the instants around steps.
+fn around(all: &[String], every: usize) -> Vec<&String> {
+    all.iter().filter(|instant| is_around(instant)).step_by(every).collect()
+}
+
+/// One instant inside of every so manieth step, another one in each round: after a kill inside, a step is done anew, and may not come to
+/// its later instants again.
+fn inside(all: &[String], round: usize, every: usize) -> Vec<&String> {
     let inside: Vec<_> = all.iter().filter(|instant| !is_around(instant)).collect();
-    let steps = inside.chunk_by(|a, b| step(a) == step(b));
-    let picked = steps.enumerate().map(|(index, step)| step[(index + round) % step.len()]);
-    chosen.extend(picked.skip(round % 3).step_by(if long() { 1 } else { 3 }));
-    let at = |instant: &String| all.iter().position(|other| other == instant);
-    chosen.sort_by_key(|instant| at(instant));
-    chosen
+    let steps = inside.chunk_by(|a, b| step(a) == step(b)).enumerate();
+    steps.skip(round % every).step_by(every).map(|(index, step)| step[(index + round) % step.len()]).collect()
+}
+
+/// Kills a migration at these instants, one after the other, and its rollback at those.
+fn die(mac: &Mac, states: &Undisturbed, there: &[&String], back: &[&String]) -> Result<()> {
+    for (index, instant) in there.iter().enumerate() {
+        ensure!(mac.killed_at(instant, if index == 0 { GO } else { ON })?, "{instant} was not reached");
+    }
+    mac.ok(ON)?;
+    states
+        .migrated
+        .assert_same(&mac.manifest()?.of_any_run(), "after a migration that died again and again")?;
+    for instant in back {
+        ensure!(mac.killed_at(instant, BACK)?, "{instant} was not reached");
+    }
+    mac.ok(BACK)?;
+    states.before.assert_same(&mac.manifest()?, "after a migration that died again and again, there and back")
 }
 
 #[test]
 fn a_migration_that_dies_again_and_again_arrives_there_and_back() -> Result<()> {
     let mac = Mac::official(2)?;
-    let Undisturbed { before, migrated, there, back } = undisturbed(&mac)?;
+    let states = undisturbed(&mac)?;
+    let (there, back) = (&states.there, &states.back);
     println!("{} instants there, {} back", there.len(), back.len());
-    for round in 0..if long() { 6 } else { 1 } {
-        for (index, instant) in chain(&there, round).into_iter().enumerate() {
-            let killed = mac.killed_at(instant, if index == 0 { GO } else { ON })?;
-            ensure!(killed, "{instant} was not reached");
-        }
-        mac.ok(ON)?;
-        migrated.assert_same(&mac.manifest()?.of_any_run(), "after a migration that died again and again")?;
-        for instant in chain(&back, round) {
-            ensure!(mac.killed_at(instant, BACK)?, "{instant} was not reached");
-        }
-        mac.ok(BACK)?;
-        before
-            .assert_same(&mac.manifest()?, "after a migration that died again and again, there and back")?;
+    let every = if long() { 1 } else { 9 };
+    die(&mac, &states, &around(there, every), &around(back, every))?;
+    let (rounds, every) = if long() { (6, 1) } else { (1, 4) };
+    for round in 0..rounds {
+        die(&mac, &states, &inside(there, round, every), &inside(back, round, every))?;
     }
     Ok(())
 }

@@ -212,7 +212,9 @@ def start(state, plist):
         os.closerange(4, 64)
         os.setgroups([])
         os.setgid(int(group["PrimaryGroupID"][0]))
-        os.setuid(int(user["UniqueID"][0]))
+        # As a launchd would that does not do what its manual page says.
+        if not state.get("ignores_user_name"):
+            os.setuid(int(user["UniqueID"][0]))
         own = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
         os.execve(words[0], words[:at] + words[at + 2 :], {**own, **plist["EnvironmentVariables"]})
     return {"pid": pid, "socket": path}

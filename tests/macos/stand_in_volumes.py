@@ -222,7 +222,8 @@ def restart(state, words):
         return None
     for volume in state["volumes"][1:]:
         unmount(state, volume)
-        volume["Locked"] = volume.get("Passphrase") is not None
+        if volume.get("Passphrase") is not None:
+            volume["Locked"] = True
     names = synthetic_names() if os.path.exists("/etc/synthetic.conf") else []
     if os.path.isdir("/nix") and not os.listdir("/nix"):
         os.rmdir("/nix")
