@@ -74,10 +74,10 @@ impl Act for CreateVolume {
     }
 
     fn apply(&self, host: &Host<'_>, _: &Was) -> Result<()> {
-        if let Some(item) = self.password.as_ref() {
-            if !item.is_there()? {
-                item.add(&Secret::random()?)?;
-            }
+        if let Some(item) = self.password.as_ref()
+            && !item.is_there()?
+        {
+            item.add(&Secret::random()?)?;
         }
         if let Some(there) = self.ours(host)? {
             if there.encrypted == self.password.is_some() {

@@ -9,8 +9,16 @@ use crate::facts::macos::{DAEMON, DETERMINATE_DAEMON, DETERMINATE_MOUNTER, HOOK,
 use crate::platform::keychain::Item;
 use crate::system::command;
 
-/// Jobs of installers, in the order in which they are stopped: what needs the volume before what mounts it.
-const JOBS: [&str; 5] = [DAEMON, DETERMINATE_DAEMON, HOOK, MOUNTER, DETERMINATE_MOUNTER];
+/// Jobs of installers and our own (for when no journal tells of them), in the order in which they are stopped: what needs the volume before what mounts it.
+const JOBS: [&str; 7] = [
+    DAEMON,
+    DETERMINATE_DAEMON,
+    HOOK,
+    "org.nix-unroot.build-broker",
+    "org.nix-unroot.root-scan",
+    MOUNTER,
+    DETERMINATE_MOUNTER,
+];
 /// Programs that end with their jobs.
 const STOPPED: [&str; 5] =
     ["nix-daemon", "determinate-nixd", "nix-daemon-gate", "nix-build-broker", "nix-root-scan"];

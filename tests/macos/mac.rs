@@ -130,7 +130,7 @@ impl Mac {
             "mkdir -p usr/sbin .{0} && ln -sf /usr/bin/diskutil usr/sbin/ && ln -s /usr/bin/diskutil .{0}/apfs.util",
             "/System/Library/Filesystems/apfs.fs/Contents/Resources"
         ))?;
-        mac.shell("rm -rf etc/nix nix etc/fstab etc/zsh var/lib/dpkg usr/local/sbin usr/local/libexec; chmod 755 usr/local var/log; mkdir -p Library/LaunchDaemons var/empty var/db Users/alice var/root")?;
+        mac.shell("rm -rf etc/nix nix etc/fstab etc/zsh var/lib/dpkg usr/local/sbin usr/local/libexec; chmod 755 usr/local var/log; mkdir -p Library/LaunchDaemons private/volumes var/empty var/db Users/alice var/root")?;
         mac.file("etc/fstab", "# as Apple delivers it\n")?;
         mac.file(
             "System/Library/CoreServices/SystemVersion.plist",

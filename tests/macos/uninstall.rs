@@ -166,16 +166,17 @@ fn a_removal_that_dies_at_every_instant_arrives_there_and_back() -> Result<()> {
 }
 
 #[test]
-fn a_removal_that_dies_inside_of_a_step_is_undone_exactly() -> Result<()> {
+fn until_the_volume_goes_a_removal_that_dies_is_undone_exactly() -> Result<()> {
+    let mut instants = Mac::official(2)?.instants(GO)?;
+    let first = instants.iter().position(|instant| instant.starts_with("do:delete-volume"));
+    instants.truncate(first.context("no volume is deleted")?);
+    ensure!(instants.len() > 80, "{} instants", instants.len());
     let mac = Mac::official(2)?;
     let before = mac.manifest()?;
-    let inside: Vec<_> = mac.instants(KEEP)?.into_iter().filter(|instant| !is_around(instant)).collect();
-    mac.ok("rollback --yes")?;
-    ensure!(inside.len() > 40, "{} instants", inside.len());
-    // A sample of them, another one of each kind of step.
-    let wanted = if std::env::var_os("NIX_UNROOT_LONG").is_some() { inside.len() } else { 16 };
-    for instant in inside.iter().step_by(inside.len().div_ceil(wanted)) {
-        ensure!(mac.killed_at(instant, KEEP)?, "{instant} was not reached");
+    // A sample of them, each of another step; all of them with `NIX_UNROOT_LONG=1`.
+    let wanted = if std::env::var_os("NIX_UNROOT_LONG").is_some() { instants.len() } else { 16 };
+    for instant in instants.iter().step_by(instants.len().div_ceil(wanted)) {
+        ensure!(mac.killed_at(instant, GO)?, "{instant} was not reached");
         mac.ok("rollback --yes")?;
         before.assert_same(&mac.manifest()?, &format!("killed at {instant} and rolled back"))?;
     }
@@ -191,5 +192,92 @@ fn a_deletion_that_dies_is_finished() -> Result<()> {
         mac.ok("resume --yes")?;
         assert_gone(&mac)?;
     }
+    Ok(())
+}
+
+/// Determinate's installer: other jobs, a comment in fstab, another name for the password, a block in zshenv, and programs of its own.
+#[test]
+fn determinates_nix_goes_as_well() -> Result<()> {
+    let mac = Mac::official(2)?;
+    for (old, new) in [
+        ("org.nixos.nix-daemon", "systems.determinate.nix-daemon"),
+        ("org.nixos.darwin-store", "systems.determinate.nix-store"),
+    ] {
+        mac.shell(&format!("rm Library/LaunchDaemons/{old}.plist"))?;
+        mac.change_state(|state| {
+            state["jobs"].as_object_mut().context("jobs")?.remove(old);
+            Ok(())
+        })?;
+        mac.job(new, "/usr/local/bin/determinate-nixd of /nix")?;
+    }
+    mac.job("systems.determinate.nix-installer.nix-hook", "/nix/nix-installer repair")?;
+    mac.change_state(|state| {
+        let items = state["keychains"][KEYCHAIN].as_array_mut().context("items")?;
+        items[1] =
+            json!({"account": "Nix Store", "service": "Nix Store", "label": "disk3 encryption password"});
+        Ok(())
+    })?;
+    let uuid = UUID.to_lowercase();
+    mac.file(
+        "etc/fstab",
+        &format!(
+            "# as Apple delivers it\nUUID={uuid} /nix apfs rw,noatime,noauto,nobrowse,nosuid,owners # Added by the Determinate Nix Installer\n"
+        ),
+    )?;
+    let ssh =
+        "# Set up Nix only on SSH connections\n# See: x\nif true; then\n    . '/nix/x'\nfi\n# End Nix\n";
+    mac.file("etc/zshenv", &format!("\n{ssh}\n# somebody's\n"))?;
+    for path in
+        ["nix/receipt.json", "nix/nix-installer", "usr/local/bin/determinate-nixd", "etc/nix/nix.custom.conf"]
+    {
+        mac.file(path, "x\n")?;
+    }
+    mac.shell("rm etc/zshrc.backup-before-nix")?;
+    mac.ok(GO)?;
+    assert_gone(&mac)?;
+    ensure!(mac.read("etc/zshenv")?.trim() == "# somebody's", "{}", mac.read("etc/zshenv")?);
+    ensure!(!mac.has("usr/local/bin/determinate-nixd"), "its daemon is left");
+    Ok(())
+}
+
+#[test]
+fn nix_darwin_has_to_go_first() -> Result<()> {
+    let mac = Mac::official(2)?;
+    mac.job("org.nixos.activate-system", "/nix/store/x/activate")?;
+    let before = mac.manifest()?;
+    let output = mac.run(GO)?;
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.code() == Some(3) && said.contains("darwin-uninstaller"),
+        "{}: {said}",
+        output.status
+    );
+    before.assert_same(&mac.manifest()?, "after a refusal")
+}
+
+#[test]
+fn a_volume_that_is_not_mounted_goes_as_well() -> Result<()> {
+    let mac = Mac::official(2)?;
+    mac.shell("rm Library/LaunchDaemons/org.nixos.darwin-store.plist")?;
+    mac.restart()?;
+    assert_eq!(mac.inspect()?["facts"]["mac"]["unmounted"]["uuid"], UUID);
+    mac.ok(GO)?;
+    assert_gone(&mac)?;
+    mac.restart()?;
+    ensure!(!mac.has("nix"), "/nix is left after a restart");
+    Ok(())
+}
+
+#[test]
+fn what_was_migrated_goes_as_well() -> Result<()> {
+    let mac = Mac::official(2)?;
+    mac.ok("migrate --yes --untried-on-macs --helpers /private/helpers")?;
+    mac.ok(GO)?;
+    assert_gone(&mac)?;
+    for path in ["usr/local/libexec/nix-unroot", "var/db/nix-daemon", "var/log/nix-unroot"] {
+        ensure!(!mac.has(path), "/{path} is left");
+    }
+    assert_eq!(mac.state()?["excluded"], json!([]));
     Ok(())
 }
