@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::mac::{self, KEYCHAIN, Mac};
+use crate::property_lists::check;
 
 const REMOVE: &str = "uninstall --yes --untried-on-macs";
 
@@ -41,6 +42,11 @@ fn assert_installed(mac: &Mac) -> Result<()> {
     );
     assert_eq!(mac.read("etc/fstab")?, format!("# as Apple delivers it\n{line}"));
     assert_eq!(mac.read("etc/synthetic.conf")?, "nix\n");
+    let dir = tempfile::tempdir()?;
+    let list = "org.nixos.darwin-store.plist";
+    std::fs::write(dir.path().join(list), mac.read(&format!("Library/LaunchDaemons/{list}"))?)?;
+    let said = check(dir.path(), &[list])?;
+    ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
     let state = mac.state()?;
     assert_eq!(state["directory"]["/Users"]["_nixbld2"]["UniqueID"], json!(["352"]));
     let document = mac.inspect()?;
@@ -113,6 +119,10 @@ fn without_file_vault_the_volume_is_not_encrypted() -> Result<()> {
         state["volumes"][0]["FileVault"] = json!(false);
         Ok(())
     })?;
+    mac.change_state(|state| {
+        state["disabled"]["org.nixos.darwin-store"] = json!(true);
+        Ok(())
+    })?;
     let before = mac.manifest()?;
     mac.ok(&install)?;
     assert_installed(&mac)?;
@@ -177,7 +187,7 @@ fn an_installation_that_dies_is_finished_or_undone_exactly() -> Result<()> {
     ensure!(there.len() > 200, "{} instants", there.len());
     let of_volume = |instant: &&String| ["volume", "mount-point"].iter().any(|word| instant.contains(word));
     let (volume, others): (Vec<_>, Vec<_>) = there.iter().partition(of_volume);
-    let (every, of_others) = if std::env::var_os("NIX_UNROOT_LONG").is_some() { (1, 1) } else { (6, 60) };
+    let (every, of_others) = if std::env::var_os("NIX_UNROOT_LONG").is_some() { (1, 1) } else { (12, 150) };
     let sample = volume.iter().step_by(every).chain(others.iter().step_by(of_others));
     for (index, instant) in sample.enumerate() {
         ensure!(mac.killed_at(instant, &install)?, "{instant} was not reached");

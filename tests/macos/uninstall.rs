@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::mac::{KEYCHAIN, Mac, is_around};
+use crate::mac::{KEYCHAIN, Mac, UUID, is_around};
 
 const GO: &str = "uninstall --yes --untried-on-macs";
 const KEEP: &str = "uninstall --yes --untried-on-macs --keep-store";
