@@ -12,7 +12,7 @@ use crate::{gcroots, look, memory, process};
 pub use helper_common::corpus::Target;
 
 /// One for each parser, by the name of its target and corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("store_path", store_path),
     ("text", text),
     ("memory", memory),
@@ -21,7 +21,8 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("link", link),
     ("status", status),
     ("printable", print),
-    ("records", process::check_records),
+    ("records", records),
+    ("names", names),
 ];
 
 /// Whatever is found is a store path and stands there; whatever stands there is found.
@@ -94,6 +95,16 @@ pub fn status(text: &[u8]) {
     if process::holds_all(text) {
         assert!(text.windows(7).any(|word| word == b"CapEff:"));
     }
+}
+
+/// What libproc could say is read to its end, and forward.
+pub fn records(text: &[u8]) {
+    process::check_records(text);
+}
+
+/// What tables of mounts and of mapped files name is there, and named in one way.
+pub fn names(text: &[u8]) {
+    process::check_names(text);
 }
 
 /// One harmless line, whatever the name.

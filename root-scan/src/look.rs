@@ -1,5 +1,5 @@
-//! What lies at a path in somebody's home, and on which file system. Any of these calls may hang for ever, so the service only
-//! makes them in a child that it can kill ([`crate::helper`]).
+//! What lies at a path in somebody's home, and on which file system; and which file a process holds. Any of these calls may hang for ever,
+//! so the service only makes them in a child that it can kill ([`crate::helper`]).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,6 +8,33 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use crate::doubt::Doubt;
+use crate::sys::Thing;
+
+/// What is asked of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What lies there, seen from the root directory of process 1: any outcome but a thing.
+    Lies,
+    /// To which file a link of `/proc` leads: a thing.
+    Leads,
+    /// Which file has that name, seen from the root directory that a link of `/proc` leads to (`/proc/7/root/name`): a thing. Nothing may be a
+    /// symlink below that.
+    Named,
+}
+
+impl Kind {
+    const ALL: [(Self, u8); 3] = [(Self::Lies, b'l'), (Self::Leads, b't'), (Self::Named, b'n')];
+
+    /// As it is sent.
+    pub fn letter(self) -> u8 {
+        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or(0, |(_, letter)| *letter)
+    }
+
+    /// The reverse; `None` for any other.
+    pub fn from_letter(letter: u8) -> Option<Self> {
+        Self::ALL.iter().find(|(_, of)| *of == letter).map(|(kind, _)| *kind)
+    }
+}
 
 /// Looks paths up.
 pub trait Eyes {
@@ -15,7 +42,7 @@ pub trait Eyes {
     ///
     /// # Errors
     /// When looking itself is broken; what cannot be seen is an [`Outcome::Unseen`].
-    fn look(&mut self, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt>;
+    fn look(&mut self, kind: Kind, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt>;
 }
 
 /// A file system where it is mounted: mount point, what of it, type, source and its own id, as one text. It stays the same when
@@ -42,6 +69,8 @@ pub enum Outcome {
     Absent(Mount),
     /// Not to be seen now. `ETIMEDOUT` when the look-up hung.
     Unseen(Errno),
+    /// Which file a path leads to.
+    Thing(Thing),
 }
 
 /// Looks without a child, for the child itself and for tests.
@@ -58,8 +87,8 @@ mod direct;
 pub use direct::mount_of;
 
 impl Eyes for Direct<'_> {
-    fn look(&mut self, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
-        Ok(paths.iter().map(|path| self.one(path)).collect())
+    fn look(&mut self, kind: Kind, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
+        Ok(paths.iter().map(|path| self.one(kind, path)).collect())
     }
 }
 
@@ -94,7 +123,7 @@ fn longest(points: impl Iterator<Item = PathBuf>, path: &Path) -> PathBuf {
 
 /// The kernel writes blanks and backslashes as three octal digits.
 #[cfg(any(target_os = "linux", test, fuzzing))]
-fn unescaped(text: &[u8]) -> PathBuf {
+pub(crate) fn unescaped(text: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, behind)) = rest.split_first() {
@@ -111,15 +140,19 @@ fn unescaped(text: &[u8]) -> PathBuf {
 /// An outcome as the child writes it: a letter and fields, each ended by NUL, which neither paths nor texts can hold.
 pub fn encode(outcome: &Outcome) -> Vec<u8> {
     let mount = |mount: &Mount| mount.clone().unwrap_or_default();
-    let number = |number: u32| number.to_string().into_bytes();
+    let number = |number: u64| number.to_string().into_bytes();
     let (letter, fields) = match outcome {
         Outcome::Link { text, mount: at, owner } => {
-            (b'L', vec![text.as_bytes().to_vec(), mount(at), number(*owner)])
+            (b'L', vec![text.as_bytes().to_vec(), mount(at), number((*owner).into())])
         }
         Outcome::Magic(text) => (b'M', vec![text.as_bytes().to_vec()]),
         Outcome::Other(at) => (b'O', vec![mount(at)]),
         Outcome::Absent(at) => (b'A', vec![mount(at)]),
-        Outcome::Unseen(errno) => (b'U', vec![number((*errno as i32).unsigned_abs())]),
+        Outcome::Unseen(errno) => (b'U', vec![number((*errno as i32).unsigned_abs().into())]),
+        Outcome::Thing(Thing { device: (major, minor), inode, mount }) => {
+            let numbers = [(*major).into(), (*minor).into(), *inode].into_iter().chain(*mount);
+            (b'T', numbers.map(number).collect())
+        }
     };
     let mut text = vec![letter];
     for field in fields {
@@ -135,15 +168,22 @@ pub fn decode(text: &[u8]) -> Option<Outcome> {
     let fields: Vec<_> = fields.strip_suffix(b"\0")?.split(|byte| *byte == 0).collect();
     let mount = |text: &[u8]| (!text.is_empty()).then(|| text.to_vec());
     let os = |text: &[u8]| OsString::from_vec(text.to_vec());
-    let number = |text| str::from_utf8(text).ok()?.parse::<u32>().ok();
+    let number = |text| str::from_utf8(text).ok()?.parse::<u64>().ok();
+    let short = |text| u32::try_from(number(text)?).ok();
     Some(match (letter, &fields[..]) {
-        (b'L', [text, at, owner]) => {
-            Outcome::Link { text: os(text), mount: mount(at), owner: number(owner)? }
-        }
+        (b'L', [text, at, owner]) => Outcome::Link { text: os(text), mount: mount(at), owner: short(owner)? },
         (b'M', [text]) => Outcome::Magic(os(text)),
         (b'O', [at]) => Outcome::Other(mount(at)),
         (b'A', [at]) => Outcome::Absent(mount(at)),
         (b'U', [errno]) => Outcome::Unseen(Errno::from_raw(number(errno)?.try_into().ok()?)),
+        (b'T', [major, minor, inode, mount @ ..]) => {
+            let mount = match mount {
+                [] => None,
+                [mount] => Some(number(mount)?),
+                _ => return None,
+            };
+            Outcome::Thing(Thing { device: (short(major)?, short(minor)?), inode: number(inode)?, mount })
+        }
         _ => return None,
     })
 }
@@ -194,10 +234,23 @@ mod tests {
             Outcome::Absent(None),
             Outcome::Absent(mount),
             Outcome::Unseen(Errno::ESTALE),
+            Outcome::Thing(Thing { device: (8, 1), inode: u64::MAX, mount: Some(1 << 33) }),
+            Outcome::Thing(Thing { device: (0, 0), inode: 0, mount: None }),
         ] {
             assert_eq!(decode(&encode(&outcome)), Some(outcome));
         }
-        for bad in [&b""[..], b"L", b"L\0", b"U-1\0", b"A", b"Aa\0b\0", b"X\0", b"Lx\0\0z\0"] {
+        for bad in [
+            &b""[..],
+            b"L",
+            b"L\0",
+            b"U-1\0",
+            b"A",
+            b"Aa\0b\0",
+            b"X\0",
+            b"Lx\0\0z\0",
+            b"T1\0",
+            b"T1\x002\x003\x004\x005\0",
+        ] {
             assert_eq!(decode(bad), None, "{bad:?}");
         }
     }
@@ -208,14 +261,20 @@ mod tests {
         let root = sys::open_path(AT_FDCWD, "/").unwrap();
         let mut eyes = Direct::new(root.as_fd(), Path::new("/proc"));
         std::os::unix::fs::symlink("text", top.path().join("link")).unwrap();
-        let Outcome::Link { text, mount, .. } = eyes.one(&top.path().join("link")) else { panic!() };
+        let Outcome::Link { text, mount, .. } = eyes.one(Kind::Lies, &top.path().join("link")) else {
+            panic!()
+        };
         assert_eq!(text, "text");
         assert!(mount.is_some());
-        assert_eq!(eyes.one(top.path()), Outcome::Other(mount.clone()));
-        assert_eq!(eyes.one(&top.path().join("no/such/thing")), Outcome::Absent(mount));
-        assert_eq!(eyes.one(&top.path().join("link/below")), Outcome::Absent(None), "a dangling link");
+        assert_eq!(eyes.one(Kind::Lies, top.path()), Outcome::Other(mount.clone()));
+        assert_eq!(eyes.one(Kind::Lies, &top.path().join("no/such/thing")), Outcome::Absent(mount));
+        assert_eq!(
+            eyes.one(Kind::Lies, &top.path().join("link/below")),
+            Outcome::Absent(None),
+            "a dangling link"
+        );
         std::fs::write(top.path().join("file"), "").unwrap();
-        let below = eyes.one(&top.path().join("file/below"));
+        let below = eyes.one(Kind::Lies, &top.path().join("file/below"));
         assert!(matches!(below, Outcome::Absent(Some(_))), "{below:?}");
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -123,7 +123,7 @@ impl Memory {
         });
         if let Some(fresh) = fresh {
             self.changed = true;
-            known.push(fresh);
+            add(known, fresh);
         }
         lost
     }
@@ -162,40 +162,52 @@ impl Memory {
     /// When it cannot be written, or has grown too large.
     pub fn save(&mut self) -> Result<(), Doubt> {
         let Some((directory, lock)) = self.directory.as_ref().filter(|_| self.changed) else { return Ok(()) };
-        let text = self.text();
-        if text.len() > MAX_BYTES {
-            return Err(too_much(&directory.join(FILE)));
-        }
         let new = directory.join("remembered.new");
         let write = || {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            let mut file = BufWriter::new(file);
+            self.write(&mut file)?;
+            file.into_inner()?.sync_all()?;
             fs::rename(&new, directory.join(FILE))?;
             lock.sync_all()
         };
-        write().map_err(|error| Doubt::Unwritable { what: new.clone(), error: error.kind().to_string() })?;
+        write().map_err(|error: io::Error| match error.kind() {
+            io::ErrorKind::FileTooLarge => too_much(&directory.join(FILE)),
+            kind => Doubt::Unwritable { what: new.clone(), error: kind.to_string() },
+        })?;
         self.changed = false;
         Ok(())
     }
 
-    fn text(&self) -> String {
-        let mut text = format!("{HEADER}\n");
-        let mut count = 0;
+    /// The text of the file. Line by line: there may be very many.
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let (mut count, mut sum, mut length) = (0, EMPTY, 0);
+        let mut put = |line: String| {
+            sum = checksum(sum, line.as_bytes());
+            length += line.len();
+            if length > MAX_BYTES {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            out.write_all(line.as_bytes())
+        };
+        put(format!("{HEADER}\n"))?;
         for (link, root) in self.all() {
             let lost = root.lost.map_or("-".to_owned(), |time| time.to_string());
             let mount = root.mount.as_ref().map_or("-".to_owned(), |mount| escaped(mount));
             let path = escaped(root.path.base_name());
             let (link, target) =
                 (escaped(link.as_os_str().as_bytes()), escaped(root.target.as_os_str().as_bytes()));
-            text.push_str(&format!("{lost} {} {mount} {link} {target} {path}\n", root.owner));
+            put(format!("{lost} {} {mount} {link} {target} {path}\n", root.owner))?;
             count += 1;
         }
-        let sum = checksum(text.as_bytes());
-        text.push_str(&format!("end {count} {sum:016x}\n"));
-        text
+        writeln!(out, "end {count} {sum:016x}")
     }
+}
+
+/// Nearly every link has one root, and there may be very many links: so no room for more.
+fn add(known: &mut Vec<Remembered>, root: Remembered) {
+    known.reserve_exact(1);
+    known.push(root);
 }
 
 /// The roots in the text of a file; `None` when it is damaged.
@@ -210,10 +222,10 @@ pub fn parse(text: &[u8]) -> Option<BTreeMap<OsString, Vec<Remembered>>> {
     let mut count = 0_usize;
     for line in lines {
         let (link, root) = parse_line(line)?;
-        roots.entry(link.into()).or_default().push(root);
+        add(roots.entry(link.into()).or_default(), root);
         count += 1;
     }
-    let end = format!("end {count} {:016x}\n", checksum(body.as_bytes()));
+    let end = format!("end {count} {:016x}\n", checksum(EMPTY, body.as_bytes()));
     (text[body.len()..] == end).then_some(roots)
 }
 
@@ -260,10 +272,12 @@ fn unescaped(text: &str) -> Option<Vec<u8>> {
     (!out.is_empty()).then_some(out)
 }
 
-/// FNV-1a: against bad disks, not bad people.
-fn checksum(text: &[u8]) -> u64 {
-    text.iter()
-        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+/// What FNV-1a begins with.
+const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a of what `sum` is of, and `text` behind it: against bad disks, not bad people.
+fn checksum(sum: u64, text: &[u8]) -> u64 {
+    text.iter().fold(sum, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 fn too_much(file: &Path) -> Doubt {
@@ -279,7 +293,9 @@ fn unreadable(what: &Path, error: &io::Error) -> Doubt {
 pub(crate) fn check(text: &[u8]) {
     if let Some(roots) = parse(text) {
         let again = Memory { roots, ..Memory::default() };
-        assert_eq!(parse(again.text().as_bytes()), Some(again.roots));
+        let mut text = Vec::new();
+        again.write(&mut text).expect("it was in a text that is not larger");
+        assert_eq!(parse(&text), Some(again.roots));
     }
 }
 
@@ -292,7 +308,7 @@ pub(crate) fn sealed(lines: &[u8]) -> Vec<u8> {
         text.push(b'\n');
     }
     let count = text.iter().filter(|byte| **byte == b'\n').count() - 1;
-    let sum = checksum(&text);
+    let sum = checksum(EMPTY, &text);
     text.extend_from_slice(format!("end {count} {sum:016x}\n").as_bytes());
     text
 }

@@ -78,11 +78,12 @@ pub fn everything(places: &Places, memory: &mut Memory, roots: &mut Roots) -> Re
     let processes = Processes::open(&places.proc)?;
     let root = init_root(places)?;
     let mut eyes = Helper::new(&places.proc, helper::LIMIT);
-    let mut links =
-        |roots: &mut Roots| gcroots::scan(root.as_fd(), &places.state_dir, &mut eyes, memory, roots);
-    links(roots)?;
-    processes.scan(root.as_fd(), roots)?;
-    links(roots)
+    let mut links = |eyes: &mut Helper, roots: &mut Roots| {
+        gcroots::scan(root.as_fd(), &places.state_dir, eyes, memory, roots)
+    };
+    links(&mut eyes, roots)?;
+    processes.scan(root.as_fd(), &mut eyes, roots)?;
+    links(&mut eyes, roots)
 }
 
 fn init_root(places: &Places) -> Result<OwnedFd, Doubt> {

@@ -1,10 +1,10 @@
 //! The few system calls of this crate that look at files. None of them opens anything but a directory or a file of `/proc`.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::NixPath;
-use nix::dir::{Dir, Type};
+use nix::dir::{Dir, Entry};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag};
@@ -14,9 +14,20 @@ mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
 #[cfg(target_os = "linux")]
-pub use linux::{Details, details, find, root_of_init, share_files};
+pub use linux::{Common, Details, details, find, find_plainly, open_root, root_of_init, share, thing};
 #[cfg(target_os = "macos")]
 pub use macos::{find, root_of_init};
+
+/// Which file something is, whatever leads to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thing {
+    /// Major and minor number of its device, as `stat` has them.
+    pub device: (u32, u32),
+    /// Number of its inode on that.
+    pub inode: u64,
+    /// Number of the mount that leads to it. `None` before Linux 5.8.
+    pub mount: Option<u64>,
+}
 
 /// A directory to list. Never follows a symlink in the last component.
 pub fn open_dir(at: impl AsFd, path: &(impl NixPath + ?Sized)) -> nix::Result<OwnedFd> {
@@ -61,26 +72,32 @@ pub fn is_plain(status: &FileStat) -> bool {
     SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
 }
 
+/// Whether it is a directory.
+#[cfg(target_os = "linux")]
+pub fn is_directory(status: &FileStat) -> bool {
+    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+}
+
 /// Reads once.
 #[cfg(target_os = "linux")]
 pub fn read(file: impl AsFd, buffer: &mut [u8]) -> nix::Result<usize> {
     retry(|| nix::unistd::read(&file, buffer))
 }
 
-/// Calls `each` with name and type of every entry but `.` and `..`, until it fails.
+/// Calls `each` with every entry but `.` and `..`, until it fails.
 ///
 /// # Errors
 /// What `each` gave, or the kernel's error as `wrap` sees it.
 pub fn list<E>(
     directory: OwnedFd,
     wrap: impl Fn(Errno) -> E,
-    mut each: impl FnMut(&CStr, Option<Type>) -> Result<(), E>,
+    mut each: impl FnMut(&Entry) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut directory = Dir::from_fd(directory).map_err(&wrap)?;
     for entry in directory.iter() {
         let entry = entry.map_err(&wrap)?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            each(entry.file_name(), entry.file_type())?;
+            each(&entry)?;
         }
     }
     Ok(())

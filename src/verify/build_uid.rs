@@ -7,6 +7,7 @@ use super::process::{Process, own_namespace};
 use super::sweep::NAME;
 use super::{CheckError, Outcome, Target};
 use crate::daemon::{BuildStatus, Connection, Derivation};
+use crate::system::checkpoint;
 use crate::types::StorePath;
 
 /// The program that is built with: static, so it needs nothing of the host.
@@ -36,6 +37,7 @@ fn build(target: &Target, leftovers: &mut Leftovers) -> Result<Outcome, CheckErr
     connection.set_options(&OPTIONS)?;
     let unique = unique()?;
     let builder = connection.add_file(&format!("{NAME}{unique}"), BUILDER, true)?;
+    checkpoint::inside("path-added");
     leftovers.push(builder.clone());
     let output = path_named(&unique, "out")?;
     let derivation = Derivation {
@@ -50,6 +52,7 @@ fn build(target: &Target, leftovers: &mut Leftovers) -> Result<Outcome, CheckErr
     // A build that fails leaves its lock.
     leftovers.push(path_named(&unique, "out.lock")?);
     let result = connection.build(&derivation)?;
+    checkpoint::inside("built");
     if result.status != BuildStatus::Built {
         // No log is kept, so Nix's hint where to find it is left out.
         let reason = result.message.split("For full logs").next().unwrap_or_default().split_whitespace();

@@ -13,7 +13,7 @@ use nix::fcntl::AT_FDCWD;
 use nix::libc;
 use nix::sys::stat::SFlag;
 
-use super::{Mount, Outcome, longest};
+use super::{Kind, Mount, Outcome, longest};
 use crate::doubt::Doubt;
 use crate::sys;
 
@@ -30,9 +30,12 @@ impl<'a> Direct<'a> {
         Self { _root: root }
     }
 
-    /// Looks at one path.
-    pub fn one(&mut self, path: &Path) -> Outcome {
-        self.look(path).unwrap_or_else(Outcome::Unseen)
+    /// Looks at one path. Which file a process holds is Linux's question.
+    pub fn one(&mut self, kind: Kind, path: &Path) -> Outcome {
+        match kind {
+            Kind::Lies => self.look(path).unwrap_or_else(Outcome::Unseen),
+            Kind::Leads | Kind::Named => Outcome::Unseen(Errno::ENOSYS),
+        }
     }
 
     /// The nearest existing parent is held open while the name in it is looked at: so no mount or unmount in between can pair an absence with

@@ -48,7 +48,7 @@ fn loops(root: BorrowedFd<'_>, scanner: &mut Scanner<'_, '_>) -> Result<(), Doub
     let path = Path::new("/sys/block");
     let Some(block) = found(root, path)? else { return Ok(()) };
     let wrap = |errno| Doubt::unreadable(path, errno);
-    sys::list(sys::open_dir(&block, ".").map_err(wrap)?, wrap, |name, _| match name.to_str() {
+    sys::list(sys::open_dir(&block, ".").map_err(wrap)?, wrap, |entry| match entry.file_name().to_str() {
         Ok(name) if name.starts_with("loop") => {
             scanner.file(block.as_fd(), path, format!("{name}/loop/backing_file")).map(drop)
         }
@@ -66,10 +66,12 @@ fn interpreters(root: BorrowedFd<'_>, scanner: &mut Scanner<'_, '_>) -> Result<(
     if u64::try_from(magic) != Ok(BINFMT_MAGIC) {
         return Ok(());
     }
-    sys::list(sys::open_dir(&directory, ".").map_err(wrap)?, wrap, |name, _| match name.to_bytes() {
-        // Can only be written to.
-        b"register" => Ok(()),
-        name => scanner.file(directory.as_fd(), path, OsStr::from_bytes(name)).map(drop),
+    sys::list(sys::open_dir(&directory, ".").map_err(wrap)?, wrap, |entry| {
+        match entry.file_name().to_bytes() {
+            // Can only be written to.
+            b"register" => Ok(()),
+            name => scanner.file(directory.as_fd(), path, OsStr::from_bytes(name)).map(drop),
+        }
     })
 }
 

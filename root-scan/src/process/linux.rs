@@ -1,6 +1,7 @@
 //! Linux: `/proc`.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -10,10 +11,13 @@ use std::thread;
 use nix::fcntl::AT_FDCWD;
 
 use crate::doubt::Doubt;
+use crate::helper::Helper;
 use crate::roots::Roots;
 use crate::sys;
 
-use super::{ROUNDS, kernel, one, sight};
+use super::elsewhere::{Elsewhere, Mounts};
+use super::text::Searcher;
+use super::{ROUNDS, kernel, names, one, sight};
 
 /// How many threads look at processes. Nearly all of the time goes by in the kernel, which makes the texts of `/proc` anew for each reader.
 const THREADS: usize = 4;
@@ -40,13 +44,14 @@ impl<'a> Processes<'a> {
     }
 
     /// Adds the store paths that any process uses or names in its environment, that are mounted where any process sees it, and those
-    /// that the kernel uses, as seen from `root`.
+    /// that the kernel uses, as seen from `root`, the root directory of process 1. `eyes` look where a process could make us wait for ever.
     ///
     /// # Errors
     /// Anything that may hide one.
-    pub fn scan(&self, root: BorrowedFd<'_>, roots: &mut Roots) -> Result<(), Doubt> {
+    pub fn scan(&self, root: BorrowedFd<'_>, eyes: &mut Helper, roots: &mut Roots) -> Result<(), Doubt> {
         let directory = self.directory.as_fd();
-        let shared = one::Shared::new(self.device, roots);
+        let elsewhere = Elsewhere::new(self.path, eyes, self.mounts_of_init()?)?;
+        let shared = one::Shared::new(self.device, roots, elsewhere);
         let mut seen = BTreeSet::new();
         for _ in 0..ROUNDS {
             let mut new = numbers(directory, self.path)?;
@@ -56,7 +61,19 @@ impl<'a> Processes<'a> {
             }
             self.each(&new, &shared)?;
         }
-        kernel::scan((directory, self.path), root, &mut one::Scanner::new(&shared))
+        kernel::scan((directory, self.path), root, &mut one::Scanner::new(&shared))?;
+        shared.find_the_rest(root)
+    }
+
+    fn mounts_of_init(&self) -> Result<Mounts, Doubt> {
+        let mut mounts = Mounts::new();
+        let (name, place) = (OsStr::new("1/mountinfo"), || self.path.join("1/mountinfo"));
+        let each = |line: &[u8]| {
+            mounts.extend(names::mount(line));
+            Ok(())
+        };
+        one::read(self.directory.as_fd(), name, place, |file| Searcher::new().lines(file, each))?;
+        Ok(mounts)
     }
 
     /// Scans these processes in a few threads; where none can be started, in this one.
@@ -67,7 +84,7 @@ impl<'a> Processes<'a> {
             while let Some(pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
                 scanner.process(self.directory.as_fd(), self.path, *pid)?;
             }
-            Ok(())
+            scanner.finish()
         };
         thread::scope(|scope| {
             let others = pids.len().div_ceil(PROCESSES_A_THREAD).min(THREADS) - 1;
@@ -88,8 +105,8 @@ pub(super) fn numbers(directory: BorrowedFd<'_>, path: &Path) -> Result<Vec<u32>
     let wrap = |errno| Doubt::unreadable(path, errno);
     let again = sys::open_dir(directory, ".").map_err(wrap)?;
     let mut numbers = Vec::new();
-    sys::list(again, wrap, |name, _| {
-        numbers.extend(name.to_str().ok().and_then(|name| name.parse::<u32>().ok()));
+    sys::list(again, wrap, |entry| {
+        numbers.extend(entry.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
         Ok(())
     })?;
     Ok(numbers)

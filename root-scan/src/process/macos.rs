@@ -13,6 +13,7 @@ use nix::libc;
 
 use super::{ROUNDS, records};
 use crate::doubt::Doubt;
+use crate::helper::Helper;
 use crate::roots::Roots;
 use crate::store_path::find_all;
 
@@ -52,7 +53,7 @@ impl<'a> Processes<'a> {
     ///
     /// # Errors
     /// Anything that may hide one.
-    pub fn scan(&self, _: BorrowedFd<'_>, roots: &mut Roots) -> Result<(), Doubt> {
+    pub fn scan(&self, _: BorrowedFd<'_>, _: &mut Helper, roots: &mut Roots) -> Result<(), Doubt> {
         let mut seen = BTreeSet::new();
         for _ in 0..ROUNDS {
             let list = grown(|buffer| list(buffer)).map_err(|errno| Doubt::unreadable(self.path, errno))?;

@@ -1,11 +1,17 @@
 //! What running processes, and the kernel itself, hold of the store.
 
 #[cfg(target_os = "linux")]
+mod elsewhere;
+#[cfg(target_os = "linux")]
+mod inside;
+#[cfg(target_os = "linux")]
 mod kernel;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
+#[cfg(any(target_os = "linux", test, fuzzing))]
+mod names;
 #[cfg(target_os = "linux")]
 mod one;
 #[cfg(any(target_os = "macos", test, fuzzing))]
@@ -36,6 +42,12 @@ pub(crate) fn found_in_pieces(text: &[u8], size: usize) -> Vec<Vec<u8>> {
 #[cfg(all(any(test, fuzzing), target_os = "linux"))]
 pub(crate) fn holds_all(status: &[u8]) -> bool {
     sight::missing(status).is_none()
+}
+
+/// For `crate::fuzz`: reads what tables of mounts and of mapped files could say.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check_names(text: &[u8]) {
+    names::check(text);
 }
 
 /// For `crate::fuzz`: reads what libproc could say.

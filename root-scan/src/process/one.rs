@@ -8,18 +8,24 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 
+use super::elsewhere::Elsewhere;
+use super::names::{self, Mapped};
 use super::numbers;
 use super::text::{Searcher, Stop};
 use crate::doubt::Doubt;
 use crate::roots::Roots;
-use crate::{store_path, sys};
+use crate::store_path;
+use crate::sys::{self, Common};
+
+/// Things that are looked at together.
+const TOGETHER: usize = 256;
 
 /// What all threads of a scan find.
 #[derive(Debug)]
@@ -29,39 +35,34 @@ pub struct Shared<'a> {
     /// Mount namespaces whose table was read, each with the root directory from which it was read: a process sees the mounts
     /// below its own.
     tables: Mutex<HashSet<(OsString, OsString)>>,
+    elsewhere: Elsewhere<'a>,
 }
 
 impl<'a> Shared<'a> {
     /// `device` is that of `/proc`.
-    pub fn new(device: u64, roots: &'a mut Roots) -> Self {
-        Self { device, roots: Mutex::new(roots), tables: Mutex::default() }
+    pub fn new(device: u64, roots: &'a mut Roots, elsewhere: Elsewhere<'a>) -> Self {
+        Self { device, roots: Mutex::new(roots), tables: Mutex::default(), elsewhere }
+    }
+
+    /// Adds what no name showed to be in the store. `root` is the root directory of process 1.
+    pub fn find_the_rest(&self, root: BorrowedFd<'_>) -> Result<(), Doubt> {
+        self.elsewhere.find(root, &mut locked(&self.roots))
     }
 
     fn add(&self, base_name: &[u8], place: impl Fn() -> PathBuf) -> Result<(), Doubt> {
         locked(&self.roots).add(base_name, place)
     }
 
-    /// Adds the store paths in the text of a link. Returns that; it is empty when it is too long to be read.
-    fn link(
-        &self,
-        directory: BorrowedFd<'_>,
-        name: &(impl nix::NixPath + ?Sized),
-        place: impl Fn() -> PathBuf,
-    ) -> Result<Option<OsString>, Doubt> {
-        match sys::read_link(directory, name) {
-            Ok(text) => {
-                store_path::find_all(text.as_bytes()).try_for_each(|(base, _)| self.add(base, &place))?;
-                Ok(Some(text))
-            }
-            Err(Errno::ENAMETOOLONG) => Ok(Some(OsString::new())),
-            Err(errno) if gone(errno) => Ok(None),
-            Err(errno) => Err(Doubt::unreadable(place(), errno)),
-        }
+    /// Adds the store paths in a text that is short; returns whether there is one.
+    fn all(&self, text: &[u8], place: impl Fn() -> PathBuf) -> Result<bool, Doubt> {
+        let mut found = store_path::find_all(text).peekable();
+        let any = found.peek().is_some();
+        found.try_for_each(|(base, _)| self.add(base, &place)).map(|()| any)
     }
 }
 
 /// What a thread that panicked held is whole enough: its panic ends the scan.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -70,12 +71,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Scanner<'s, 'a> {
     shared: &'s Shared<'a>,
     searcher: Searcher,
+    /// Links whose text shows no store path.
+    links: Vec<PathBuf>,
 }
 
 impl<'s, 'a> Scanner<'s, 'a> {
     /// Adds to what is shared.
     pub fn new(shared: &'s Shared<'a>) -> Self {
-        Self { shared, searcher: Searcher::new() }
+        Self { shared, searcher: Searcher::new(), links: Vec::new() }
+    }
+
+    /// Looks at what was put off.
+    pub fn finish(mut self) -> Result<(), Doubt> {
+        self.shared.elsewhere.links(&mut self.links)
     }
 
     /// Adds what the process `pid` holds. A process that ends meanwhile holds nothing.
@@ -103,14 +111,30 @@ impl<'s, 'a> Scanner<'s, 'a> {
         name: impl AsRef<OsStr>,
     ) -> Result<bool, Doubt> {
         let place = || path.join(name.as_ref());
-        match sys::open_file(directory, name.as_ref()) {
-            Ok(file) => match self.searcher.search(file, |base| self.shared.add(base, place)) {
-                Ok(()) => Ok(true),
-                Err(Stop::Read(errno)) if gone(errno) => Ok(false),
-                Err(Stop::Read(errno)) => Err(Doubt::unreadable(place(), errno)),
-                Err(Stop::Doubt(doubt)) => Err(doubt),
-            },
-            Err(errno) if gone(errno) => Ok(false),
+        read(directory, name.as_ref(), place, |file| {
+            self.searcher.search(file, |base| self.shared.add(base, place))
+        })
+    }
+
+    /// Adds the store paths in the text of a link, which is put off when it has none. Returns the text; it is empty when it is too long to be read.
+    fn link(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &(impl nix::NixPath + ?Sized),
+        place: impl Fn() -> PathBuf,
+    ) -> Result<Option<OsString>, Doubt> {
+        match sys::read_link(directory, name) {
+            Ok(text) => {
+                if !self.shared.all(text.as_bytes(), &place)? && self.shared.elsewhere.may_be_hidden(&text) {
+                    self.links.push(place());
+                    if self.links.len() >= TOGETHER {
+                        self.shared.elsewhere.links(&mut self.links)?;
+                    }
+                }
+                Ok(Some(text))
+            }
+            Err(Errno::ENAMETOOLONG) => Ok(Some(OsString::new())),
+            Err(errno) if gone(errno) => Ok(None),
             Err(errno) => Err(Doubt::unreadable(place(), errno)),
         }
     }
@@ -139,11 +163,11 @@ impl<'s, 'a> Scanner<'s, 'a> {
 
     /// Returns whether there is a program at all.
     fn everything(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<bool, Doubt> {
-        let alive = self.shared.link(directory, "exe", || path.join("exe"))?.is_some();
+        let alive = self.link(directory, "exe", || path.join("exe"))?.is_some();
         self.surroundings(directory, path)?;
         self.files(directory, path)?;
         if alive {
-            self.file(directory, path, "maps")?;
+            self.maps(directory, path)?;
             self.file(directory, path, "environ")?;
         }
         Ok(alive)
@@ -176,8 +200,10 @@ impl<'s, 'a> Scanner<'s, 'a> {
             };
             let directory = directory.as_fd();
             if alive {
-                self.surroundings(directory, &path)?;
-                if !sys::share_files(pid, thread) {
+                if !sys::share(Common::Directories, pid, thread) {
+                    self.surroundings(directory, &path)?;
+                }
+                if !sys::share(Common::Files, pid, thread) {
                     self.files(directory, &path)?;
                 }
             } else {
@@ -196,23 +222,47 @@ impl<'s, 'a> Scanner<'s, 'a> {
             Err(errno) => return Err(wrap(errno)),
         };
         let listed = files.try_clone().map_err(|_| wrap(Errno::EMFILE))?;
-        sys::list(listed, wrap, |name, _| {
+        sys::list(listed, wrap, |entry| {
+            let name = entry.file_name();
             let place = || path.join(name.to_string_lossy().as_ref());
-            self.shared.link(files.as_fd(), name, place).map(drop)
+            self.link(files.as_fd(), name, place).map(drop)
         })
+    }
+
+    fn maps(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), Doubt> {
+        let place = || path.join("maps");
+        let elsewhere = &self.shared.elsewhere;
+        let is_gone = || sys::status(directory, "status").is_err_and(gone);
+        let mut files: Vec<Mapped> = Vec::new();
+        let each = |line: &[u8]| {
+            if self.shared.all(line, place)? {
+                return Ok(());
+            }
+            // A file is mapped in several pieces.
+            let new = |file: &Mapped| elsewhere.may_be_inside(file) && !files.contains(file);
+            files.extend(names::mapped(line).filter(new));
+            if files.len() >= TOGETHER { elsewhere.mapped(path, &mut files, is_gone) } else { Ok(()) }
+        };
+        read(directory, OsStr::new("maps"), place, |file| self.searcher.lines(file, each))?;
+        elsewhere.mapped(path, &mut files, is_gone)
     }
 
     /// The directories of a process or thread, and what is mounted where it can see it.
     fn surroundings(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), Doubt> {
-        let read = |name| self.shared.link(directory, name, || path.join(name));
-        read("cwd")?;
-        let (Some(root), Some(namespace)) = (read("root")?, read("ns/mnt")?) else { return Ok(()) };
+        let mut link = |name| self.link(directory, name, || path.join(name));
+        link("cwd")?;
+        let (Some(root), Some(namespace)) = (link("root")?, link("ns/mnt")?) else { return Ok(()) };
         let key = (namespace, root);
         // A root directory whose name is too long has no text that tells it from another.
         if locked(&self.shared.tables).contains(&key) && !key.1.is_empty() {
             return Ok(());
         }
-        match self.file(directory, path, "mountinfo") {
+        let place = || path.join("mountinfo");
+        let each = |line: &[u8]| {
+            self.shared.elsewhere.mount(names::mount(line));
+            self.shared.all(line, place).map(drop)
+        };
+        match read(directory, OsStr::new("mountinfo"), place, |file| self.searcher.lines(file, each)) {
             // Not before it was read: otherwise a process that ends now would keep us from looking where others still are.
             Ok(true) => locked(&self.shared.tables).insert(key),
             // It has just left its namespace, as it does when it ends (`mounts_open_common` in `fs/proc_namespace.c`).
@@ -220,6 +270,25 @@ impl<'s, 'a> Scanner<'s, 'a> {
             Err(doubt) => return Err(doubt),
         };
         Ok(())
+    }
+}
+
+/// Reads a file of the kernel's, if it exists; returns whether it does.
+pub(super) fn read(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    place: impl Fn() -> PathBuf,
+    read: impl FnOnce(OwnedFd) -> Result<(), Stop>,
+) -> Result<bool, Doubt> {
+    let read = match sys::open_file(directory, name) {
+        Ok(file) => read(file),
+        Err(errno) => Err(Stop::Read(errno)),
+    };
+    match read {
+        Ok(()) => Ok(true),
+        Err(Stop::Read(errno)) if gone(errno) => Ok(false),
+        Err(Stop::Read(errno)) => Err(Doubt::unreadable(place(), errno)),
+        Err(Stop::Doubt(doubt)) => Err(doubt),
     }
 }
 

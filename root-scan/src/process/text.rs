@@ -37,6 +37,41 @@ impl Searcher {
         self.search_with(|buffer| sys::read(&file, buffer), add)
     }
 
+    /// Hands every line of the rest of `file` to `each`, without its end. One that is longer than the buffer comes in pieces, none of
+    /// which cuts a store path that the next one does not have whole.
+    pub fn lines(
+        &mut self,
+        file: impl AsFd,
+        each: impl FnMut(&[u8]) -> Result<(), Doubt>,
+    ) -> Result<(), Stop> {
+        self.lines_with(|buffer| sys::read(&file, buffer), each)
+    }
+
+    fn lines_with(
+        &mut self,
+        mut read: impl FnMut(&mut [u8]) -> nix::Result<usize>,
+        mut each: impl FnMut(&[u8]) -> Result<(), Doubt>,
+    ) -> Result<(), Stop> {
+        let mut kept = 0;
+        loop {
+            let count = read(&mut self.0[kept..]).map_err(Stop::Read)?;
+            let length = kept + count;
+            let text = &self.0[..length];
+            let mut lines = text.split(|byte| *byte == b'\n');
+            let last = lines.next_back().unwrap_or_default();
+            lines.try_for_each(&mut each).map_err(Stop::Doubt)?;
+            kept = last.len();
+            if count == 0 || kept == self.0.len() {
+                each(last).map_err(Stop::Doubt)?;
+                kept = kept.min(MAX_MATCH);
+            }
+            if count == 0 {
+                return Ok(());
+            }
+            self.0.copy_within(length - kept..length, 0);
+        }
+    }
+
     fn search_with(
         &mut self,
         mut read: impl FnMut(&mut [u8]) -> nix::Result<usize>,
@@ -118,6 +153,51 @@ mod tests {
                     "{first} {step}"
                 );
             }
+        }
+    }
+
+    /// However it is cut into reads, every line comes once and whole.
+    #[test]
+    fn lines_are_whole() {
+        let text = format!("a\n\n{}\nlast", "b".repeat(3000));
+        for size in [1, 2, 7, 4096] {
+            let mut rest = text.as_bytes();
+            let read = |buffer: &mut [u8]| {
+                let count = rest.len().min(buffer.len()).min(size);
+                buffer[..count].copy_from_slice(&rest[..count]);
+                rest = &rest[count..];
+                Ok(count)
+            };
+            let mut lines = Vec::new();
+            let each = |line: &[u8]| {
+                lines.push(String::from_utf8(line.to_vec()).unwrap());
+                Ok(())
+            };
+            Searcher::new().lines_with(read, each).unwrap();
+            assert_eq!(lines, text.split('\n').collect::<Vec<_>>(), "{size}");
+        }
+    }
+
+    /// A store path stands whole in one of the pieces of a line that is longer than the buffer.
+    #[test]
+    fn a_long_line_hides_nothing() {
+        let base = format!("{}-{}", "a".repeat(32), "n".repeat(100));
+        for before in BUFFER - 200..BUFFER + 10 {
+            let text = format!("{}/nix/store/{base} {}", "x".repeat(before), "y".repeat(BUFFER));
+            let mut rest = text.as_bytes();
+            let read = |buffer: &mut [u8]| {
+                let count = rest.len().min(buffer.len());
+                buffer[..count].copy_from_slice(&rest[..count]);
+                rest = &rest[count..];
+                Ok(count)
+            };
+            let mut found = false;
+            let each = |line: &[u8]| {
+                found |= find_all(line).any(|(found, _)| found == base.as_bytes());
+                Ok(())
+            };
+            Searcher::new().lines_with(read, each).unwrap();
+            assert!(found, "{before}");
         }
     }
 

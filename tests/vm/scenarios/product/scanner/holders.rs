@@ -53,6 +53,36 @@ const HOLDERS: &[(&str, Holder)] = &[
         "a root directory, mounted elsewhere",
         Process("mount --bind PATH_ DIR_; exec perl -e 'chroot shift; sleep shift' DIR_ 1000000"),
     ),
+    // Unmounted lazily, so that no table shows the mount, and names begin at it.
+    (
+        "a program, its mount gone",
+        Process(
+            "mount --bind PATH_ DIR_; exec perl -e 'open F, \"<\", \"$ARGV[0]/bin/busybox\"; system \"umount\", \"-l\", $ARGV[0];
+             exec { \"/proc/self/fd/\" . fileno F } \"busybox\", \"sleep\", \"1000000\"' DIR_",
+        ),
+    ),
+    (
+        "a mapped file, its mount gone",
+        Process(
+            "mount --bind PATH_ DIR_; (until grep -q /bin/sleep /proc/$$/maps; do sleep 0.01; done; umount -l DIR_)&
+             exec /lib64/ld-linux-x86-64.so.2 DIR_/bin/sleep 1000000",
+        ),
+    ),
+    (
+        "a working directory, its mount gone",
+        Process("mount --bind PATH_/bin DIR_; cd DIR_; umount -l DIR_; exec sleep 1000000"),
+    ),
+    (
+        "an open file, its mount gone",
+        Process("mount --bind PATH_ DIR_; exec 9<DIR_/number; umount -l DIR_; exec sleep 1000000"),
+    ),
+    (
+        "a root directory, its mount gone",
+        Process(
+            "mount --bind PATH_ DIR_; exec perl -e 'opendir R, \"/\"; chdir $ARGV[0]; system \"umount\", \"-l\", $ARGV[0]; chroot \".\";
+             chdir R; sleep $ARGV[1]' DIR_ 1000000",
+        ),
+    ),
     ("a root directory", Process("exec perl -e 'chroot shift; sleep shift' PATH_ 1000000")),
     ("a mount that only another namespace has", Process("mount --bind PATH_ DIR_; exec sleep 1000000")),
     ("the environment, by another place", Process("exec env LIB=DIR_/s/BASE_/lib sleep 1000000")),
@@ -123,6 +153,11 @@ impl Held<'_> {
                     drop(host("sh").arg("-c").arg(self.script(number, script, &self.tree())).ok()?)
                 }
             }
+        }
+        for number in (0..HOLDERS.len()).filter(|number| HOLDERS[*number].0.ends_with("its mount gone")) {
+            self.machine.root(&format!(
+                "for i in $(seq 200); do grep -q /srv/{number} /proc/$(cat /run/{number}.pid)/mountinfo || exit 0; sleep 0.05; done; exit 1"
+            ))?;
         }
         self.machine.root(
             "for f in /run/*.pid; do for i in $(seq 200); do
