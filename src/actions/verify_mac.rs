@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, gid_of, uid_of};
 use crate::types::SubidRange;
-use crate::verify;
+use crate::verify::{self, Target};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -24,6 +24,14 @@ pub struct VerifyMac {
     pub count: u32,
 }
 
+impl VerifyMac {
+    fn target(&self) -> Result<Target> {
+        let builds = SubidRange::new(self.start, self.count).context("the plan names no uids of builds")?;
+        let (uid, gid) = (uid_of(&self.user)?, gid_of(&self.group)?);
+        Ok(verify::mac_target(uid, gid, gid_of(&self.build_group)?, builds))
+    }
+}
+
 impl Act for VerifyMac {
     type Before = ();
 
@@ -33,7 +41,7 @@ impl Act for VerifyMac {
     }
 
     fn undone_by(&self) -> String {
-        "nothing to undo: it changes nothing".to_owned()
+        "removes what is left of a check that was interrupted".to_owned()
     }
 
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {
@@ -45,9 +53,8 @@ impl Act for VerifyMac {
     }
 
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
-        let builds = SubidRange::new(self.start, self.count).context("the plan names no uids of builds")?;
-        let (uid, gid) = (uid_of(&self.user)?, gid_of(&self.group)?);
-        let target = verify::mac_target(uid, gid, gid_of(&self.build_group)?, builds);
+        let target = self.target()?;
+        verify::sweep_store(&target)?;
         let report = verify::run_on_mac(&target, &mut |result| {
             let word = if result.outcome.passed { "proved" } else { "FAILED" };
             host.observer.note(&format!("{word}: {} ({})", result.title, result.outcome.seen));
@@ -60,7 +67,11 @@ impl Act for VerifyMac {
         Ok(())
     }
 
-    fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
+    fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        // The next collection of garbage takes them, too.
+        if let Err(error) = self.target().and_then(|target| Ok(verify::sweep_store(&target)?)) {
+            host.observer.note(&format!("something of an interrupted check may be left: {error:#}"));
+        }
         Ok(())
     }
 }

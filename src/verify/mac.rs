@@ -1,7 +1,7 @@
 //! The live checks on a Mac.
 //!
-//! Nix's own view of a build and of GC roots is not asked here: what proves those on Linux (namespaces, a static program to build with) is
-//! Linux's. `docs/macos.md` has the commands that a person runs for them.
+//! No root is planted, and no garbage is collected here: what proves that on Linux was never tried on a Mac. `docs/macos.md` has the commands that a
+//! person runs for it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::run::Check;
-use super::{CheckError, Outcome, Target, client, ownership, peer, trust};
+use super::{CheckError, Outcome, Target, client, mac_build, ownership, peer, trust};
 use crate::daemon::Connection;
 use crate::facts::macos::{DAEMON, JOBS};
 use crate::facts::running_processes;
@@ -35,6 +35,12 @@ pub(super) const CHECKS: &[Check] = &[
         title: "the daemon runs as the nix user",
         looks_for_roots: false,
         function: daemon_uid,
+    },
+    Check {
+        key: "build-uid",
+        title: "a build runs under the uid of a build user",
+        looks_for_roots: true,
+        function: mac_build::check,
     },
     Check {
         key: "trust-root",
@@ -80,6 +86,7 @@ pub fn target(nix_uid: u32, nix_gid: u32, build_gid: u32, builds: SubidRange) ->
             "/var/root/.config/nix/nix.conf".into(),
         ],
         root_files,
+        gids: SubidRange { start: build_gid, count: 1 },
         store_owner: (nix_uid, build_gid),
         logs: "see what the jobs say in /var/log/nix-unroot",
         ..Target::new(nix_uid, nix_gid, builds)

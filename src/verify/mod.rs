@@ -14,6 +14,7 @@ mod handshake;
 mod id_map;
 mod leftovers;
 mod mac;
+mod mac_build;
 mod ownership;
 #[cfg(target_os = "linux")]
 mod peer;
@@ -29,5 +30,5 @@ mod trust;
 pub use handshake::{HANDSHAKE_COMMAND, handshake_child_main};
 pub use mac::target as mac_target;
 pub use run::{CHECKS, Check, CheckError, CheckResult, Outcome, Report, run, run_on_mac};
-pub use sweep::sweep;
+pub use sweep::{sweep, sweep_store};
 pub use target::Target;

@@ -64,8 +64,8 @@ fn passed(mac: &Mac) -> Result<Vec<String>> {
     Ok(checks.filter_map(|check| check["key"].as_str().map(str::to_owned)).collect())
 }
 
-const ALL: [&str; 6] =
-    ["jobs", "daemon-uid", "trust-root", "trust-untrusted", "nothing-root-owned", "root-client"];
+const ALL: [&str; 7] =
+    ["jobs", "daemon-uid", "build-uid", "trust-root", "trust-untrusted", "nothing-root-owned", "root-client"];
 
 #[test]
 fn an_official_scripts_mac_is_migrated_verified_and_given_back() -> Result<()> {
@@ -258,4 +258,23 @@ fn somebody_elses_account_of_the_same_name_is_asked_about() -> Result<()> {
     assert_eq!(mac.state()?["directory"]["/Users"]["_nix"], theirs);
     assert_eq!(owner(&mac, "nix/var/nix/db/db.sqlite")?, "0:0 644");
     Ok(())
+}
+
+#[test]
+fn a_build_under_the_daemons_own_uid_undoes_the_migration() -> Result<()> {
+    let mac = Mac::official(2)?;
+    mac.change_state(|state| {
+        state["builds_as_daemon"] = json!(true);
+        Ok(())
+    })?;
+    let before = mac.manifest()?;
+    let output = mac.run(GO)?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        output.status.code() == Some(1) && said.contains("these checks failed: build-uid"),
+        "{}: {said}",
+        output.status
+    );
+    ensure!(said.contains("the build ran with uid 400, outside of 351 to 352"), "{said}");
+    before.assert_same(&mac.manifest()?, "after a failed migration")
 }
