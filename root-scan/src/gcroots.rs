@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
 use crate::doubt::Doubt;
-use crate::look::{Eyes, Outcome};
+use crate::look::{Eyes, Kind, Outcome};
 use crate::memory::{Memory, Remembered, Sight};
 use crate::roots::{Place, Roots};
 use crate::store_path::StorePath;
@@ -30,6 +30,8 @@ const ATTEMPTS: usize = 4;
 const MAX_LINKS: usize = 400_000;
 /// Targets that are looked at together; bounds what is held of them.
 const CHUNK: usize = 4096;
+/// What the name begins with of a directory in which `nix-unroot verify` plants a root (`src/verify/sweep.rs`).
+const PLANTED: &[u8] = b".nix-unroot-verify-";
 
 /// Adds what the links below `gcroots` and `profiles` of `state_dir` (`/nix/var/nix`) keep alive, with all absolute paths seen
 /// from the directory `root`, and what links kept alive whose targets `eyes` cannot see now.
@@ -84,7 +86,7 @@ fn second_hops(
 ) -> Result<(), Doubt> {
     let targets: Vec<_> = links.iter().flat_map(|link| link.targets.iter().cloned()).collect();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let mut outcomes = eyes.look(&targets)?.into_iter();
+    let mut outcomes = eyes.look(Kind::Lies, &targets)?.into_iter();
     for link in links {
         memory.retarget(&link.path, &link.targets);
         for target in &link.targets {
@@ -118,6 +120,9 @@ fn second_hop(
         Outcome::Link { text, mount, owner } => match end(text) {
             Some(path) => {
                 roots.add_seen(path.base_name(), || Place { owner: Some(*owner), ..place().into() })?;
+                if is_planted(target, *owner) {
+                    return Ok(());
+                }
                 let (target, mount) = (target.to_owned(), mount.clone());
                 Sight::Root(Remembered { target, mount, owner: *owner, path, lost: None })
             }
@@ -151,6 +156,13 @@ fn second_hop(
         // Refused (a FUSE mount of a user, NFS with root squashed), locked, disconnected, hung: it may be there.
         Some(errno) => Err(Doubt::NeverSeen { link: link.to_owned(), target: target.to_owned(), errno }),
     }
+}
+
+/// Whether root planted this to see that it keeps its path alive. That is gone with the check, or with the next one when the check
+/// was killed; but were it remembered, and did the disk get another name at a boot in between, it would be kept for ever.
+fn is_planted(target: &Path, owner: u32) -> bool {
+    let directory = target.parent().and_then(Path::file_name);
+    owner == 0 && directory.is_some_and(|name| name.as_bytes().starts_with(PLANTED))
 }
 
 struct Walker<'a> {
@@ -364,6 +376,44 @@ mod tests {
             symlink(home.join("tree"), roots.join("tree")).unwrap();
         });
         assert_eq!(found.unwrap(), "");
+    }
+
+    /// Looks, and says that everything belongs to `owner`.
+    struct Owned<'a>(Direct<'a>, u32);
+
+    impl Eyes for Owned<'_> {
+        fn look(&mut self, kind: Kind, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
+            let mut outcomes = self.0.look(kind, paths)?;
+            for outcome in &mut outcomes {
+                if let Outcome::Link { owner, .. } = outcome {
+                    *owner = self.1;
+                }
+            }
+            Ok(outcomes)
+        }
+    }
+
+    #[test]
+    fn what_a_check_planted_is_alive_and_not_remembered() {
+        let top = tempfile::tempdir().unwrap();
+        for directory in ["gcroots/auto", "profiles", ".nix-unroot-verify-1f", "home"] {
+            fs::create_dir_all(top.path().join(directory)).unwrap();
+        }
+        for (c, directory) in [('a', ".nix-unroot-verify-1f"), ('b', "home")] {
+            let link = top.path().join(directory).join("root");
+            symlink(store(c), &link).unwrap();
+            symlink(&link, top.path().join("gcroots/auto").join(c.to_string())).unwrap();
+        }
+        for (owner, remembered) in [(0, vec!["home"]), (1000, vec![".nix-unroot-verify-1f", "home"])] {
+            let slash = slash();
+            let mut eyes = Owned(Direct::new(slash.as_fd(), Path::new("/proc")), owner);
+            let (mut memory, mut roots) = (Memory::default(), Roots::new());
+            super::scan(slash.as_fd(), top.path(), &mut eyes, &mut memory, &mut roots).unwrap();
+            assert_eq!(roots.paths().count(), 2, "uid {owner}");
+            let of = |root: &Remembered| root.target.parent()?.file_name()?.to_str().map(str::to_owned);
+            let known: Vec<_> = memory.all().filter_map(|(_, root)| of(root)).collect();
+            assert_eq!(known, remembered, "uid {owner}");
+        }
     }
 
     /// What a mount namespace hides is seen all the same: absolute paths, and absolute links on the way, begin at `root`.

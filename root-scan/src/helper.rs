@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollTimeout, poll};
 
 use crate::doubt::Doubt;
-use crate::look::{self, Direct, Eyes, Kind, Outcome, Question};
+use crate::look::{self, Direct, Eyes, Kind, Outcome};
 use crate::{activation, sys};
 
 /// The argument that makes the program a helper.
@@ -25,6 +25,8 @@ pub const LIMIT: Duration = Duration::from_secs(4);
 
 /// Helpers in one scan. With the limit above this leaves most of the unit's ten minutes.
 const MAX_STARTS: usize = 16;
+/// For all look-ups of a scan together: a server that answers each in nearly that time must not outlast the unit's ten minutes, which tell no reason.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Fits into any pipe, so writing does not wait for a child that hangs.
 const BATCH: usize = 4096;
 /// Answers that are written and read at once.
@@ -41,6 +43,8 @@ pub struct Helper {
     starts: usize,
     hung: Vec<PathBuf>,
     one_by_one: bool,
+    /// For answers, in all.
+    waited: Duration,
 }
 
 #[derive(Debug)]
@@ -55,19 +59,20 @@ struct Running {
 impl Helper {
     /// A helper that is started when there is something to look at.
     pub fn new(proc: &Path, limit: Duration) -> Self {
-        Self { proc: proc.to_owned(), limit, running: None, starts: 0, hung: Vec::new(), one_by_one: false }
+        let (hung, waited) = (Vec::new(), Duration::ZERO);
+        Self { proc: proc.to_owned(), limit, running: None, starts: 0, hung, one_by_one: false, waited }
     }
 
-    fn batch<Q: Question>(&mut self, questions: &[Q]) -> Result<Vec<Outcome>, Doubt> {
-        let mut outcomes = Vec::with_capacity(questions.len());
+    fn batch(&mut self, kind: Kind, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
+        let mut outcomes = Vec::with_capacity(paths.len());
         let limit = self.limit;
         let running = self.start()?;
         let mut text = Vec::new();
-        for question in questions {
-            text.extend_from_slice(&request(question));
+        for path in paths {
+            text.extend_from_slice(&request(kind, path));
         }
         let mut failed = running.requests.write_all(&text).err();
-        while failed.is_none() && outcomes.len() < questions.len() {
+        while failed.is_none() && outcomes.len() < paths.len() {
             match running.answer(limit) {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(error) => failed = Some(error),
@@ -76,13 +81,14 @@ impl Helper {
         let Some(error) = failed else { return Ok(outcomes) };
         self.stop();
         // A helper that died for another reason is started again; the number of starts is limited.
-        if error.kind() == io::ErrorKind::TimedOut && questions.len() > 1 {
+        if error.kind() == io::ErrorKind::TimedOut && paths.len() > 1 {
             self.one_by_one = true;
         } else if error.kind() == io::ErrorKind::TimedOut {
-            let area = self.area(questions[outcomes.len()].shown())?;
-            activation::log(format_args!("no answer from {}", crate::doubt::printable(&area)));
-            // What has no name but its mount's own is alone in that: everything has the root directory above it.
-            if area != Path::new("/") {
+            let path = &paths[outcomes.len()];
+            // What a process holds tells nothing about the place of anything else.
+            if kind == Kind::Lies {
+                let area = self.area(path)?;
+                activation::log(format_args!("no answer from {}", crate::doubt::printable(&area)));
                 self.hung.push(area);
             }
             outcomes.push(Outcome::Unseen(Errno::ETIMEDOUT));
@@ -106,7 +112,7 @@ impl Helper {
                     return Err(Doubt::Limit { what: "look-ups without an answer", limit: MAX_STARTS, at });
                 }
                 Running::start(&self.proc).map_err(|error| {
-                    Doubt::Blind(format!("cannot start a helper to look into homes: {error}"))
+                    Doubt::Blind(format!("cannot start a helper to look at files: {error}"))
                 })?
             }
         };
@@ -128,22 +134,28 @@ impl Helper {
 }
 
 impl Eyes for Helper {
-    fn look<Q: Question>(&mut self, questions: &[Q]) -> Result<Vec<Outcome>, Doubt> {
-        let mut outcomes = Vec::with_capacity(questions.len());
-        while let Some(first) = questions.get(outcomes.len()) {
-            let is_hung = |asked: &Q| self.hung.iter().any(|area| asked.shown().starts_with(area));
+    fn look(&mut self, kind: Kind, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
+        let mut outcomes = Vec::with_capacity(paths.len());
+        while let Some(first) = paths.get(outcomes.len()) {
+            let is_hung =
+                |path: &Path| kind == Kind::Lies && self.hung.iter().any(|area| path.starts_with(area));
             if is_hung(first) {
                 outcomes.push(Outcome::Unseen(Errno::ETIMEDOUT));
                 continue;
             }
             let mut bytes = 0;
-            let rest = &questions[outcomes.len()..];
-            let fits = rest.iter().take_while(|asked| {
-                bytes += 5 + asked.path().as_os_str().len();
-                bytes <= BATCH && !is_hung(asked)
+            let rest = &paths[outcomes.len()..];
+            let fits = rest.iter().take_while(|path| {
+                bytes += 5 + path.as_os_str().len();
+                bytes <= BATCH && !is_hung(path)
             });
             let count = if self.one_by_one { 1 } else { fits.count().max(1) };
-            outcomes.extend(self.batch(&rest[..count])?);
+            let start = Instant::now();
+            outcomes.extend(self.batch(kind, &rest[..count])?);
+            self.waited += start.elapsed();
+            if self.waited > PATIENCE {
+                return Err(Doubt::unreadable(&rest[0], Errno::ETIMEDOUT));
+            }
         }
         Ok(outcomes)
     }
@@ -249,9 +261,9 @@ fn answer(eyes: &mut Direct<'_>) -> io::Result<()> {
 }
 
 /// A path, and behind it the letter of what is asked.
-fn request<Q: Question>(question: &Q) -> Vec<u8> {
-    let mut text = question.path().as_os_str().as_encoded_bytes().to_vec();
-    text.push(Q::KIND.letter());
+fn request(kind: Kind, path: &Path) -> Vec<u8> {
+    let mut text = path.as_os_str().as_encoded_bytes().to_vec();
+    text.push(kind.letter());
     frame(&text)
 }
 

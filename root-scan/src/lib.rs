@@ -1,7 +1,7 @@
 //! Which store paths are alive, told to a Nix daemon that cannot see that for itself.
 //!
 //! Read in this order: [`store_path`] (what a store path is), [`roots`] (the collection), [`doubt`] (why a scan gives up),
-//! [`look`] and [`helper`] (looking into homes that may hang),
+//! [`look`] and [`helper`] (looking at files whose servers may hang),
 //! [`memory`] (roots that cannot be seen now), [`gcroots`] and [`process`] (the two sources), [`scan`] (both), [`answer`] (the protocol), [`activation`] (the service), [`listen`] (its socket where systemd passes none), [`list`] (for people).
 //!
 //! The one rule of this crate: it may report too much, and it may refuse, but it never reports too little. Every function that

@@ -1,5 +1,5 @@
-//! What lies at a path in somebody's home, and on which file system. Any of these calls may hang for ever, so the service only
-//! makes them in a child that it can kill ([`crate::helper`]).
+//! What lies at a path in somebody's home, and on which file system; and which file a process holds. Any of these calls may hang for ever,
+//! so the service only makes them in a child that it can kill ([`crate::helper`]).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -10,75 +10,39 @@ use nix::errno::Errno;
 use crate::doubt::Doubt;
 use crate::sys::Thing;
 
-/// What is looked at.
-pub trait Question {
-    /// What is asked of it.
-    const KIND: Kind;
-    /// Where to look.
-    fn path(&self) -> &Path;
-    /// Where it seems to lie: on the mount that is given up when there is no answer.
-    fn shown(&self) -> &Path {
-        self.path()
-    }
-}
-
 /// What is asked of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// What lies there: any outcome but a thing.
+    /// What lies there, seen from the root directory of process 1: any outcome but a thing.
     Lies,
-    /// Which file it leads to: a thing.
+    /// To which file a link of `/proc` leads: a thing.
     Leads,
+    /// Which file has that name, seen from the root directory that a link of `/proc` leads to (`/proc/7/root/name`): a thing. Nothing may be a
+    /// symlink below that.
+    Named,
 }
 
 impl Kind {
+    const ALL: [(Self, u8); 3] = [(Self::Lies, b'l'), (Self::Leads, b't'), (Self::Named, b'n')];
+
     /// As it is sent.
     pub fn letter(self) -> u8 {
-        match self {
-            Self::Lies => b'l',
-            Self::Leads => b't',
-        }
+        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or(0, |(_, letter)| *letter)
     }
 
     /// The reverse; `None` for any other.
     pub fn from_letter(letter: u8) -> Option<Self> {
-        [Self::Lies, Self::Leads].into_iter().find(|kind| kind.letter() == letter)
+        Self::ALL.iter().find(|(_, of)| *of == letter).map(|(kind, _)| *kind)
     }
 }
 
-impl Question for PathBuf {
-    const KIND: Kind = Kind::Lies;
-    fn path(&self) -> &Path {
-        self
-    }
-}
-
-/// Something that a process holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// A path that leads to it.
-    pub path: PathBuf,
-    /// What the kernel calls it.
-    pub name: PathBuf,
-}
-
-impl Question for Held {
-    const KIND: Kind = Kind::Leads;
-    fn path(&self) -> &Path {
-        &self.path
-    }
-    fn shown(&self) -> &Path {
-        &self.name
-    }
-}
-
-/// Looks things up.
+/// Looks paths up.
 pub trait Eyes {
-    /// One outcome for each question, in order.
+    /// One outcome for each path, in order.
     ///
     /// # Errors
     /// When looking itself is broken; what cannot be seen is an [`Outcome::Unseen`].
-    fn look<Q: Question>(&mut self, questions: &[Q]) -> Result<Vec<Outcome>, Doubt>;
+    fn look(&mut self, kind: Kind, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt>;
 }
 
 /// A file system where it is mounted: mount point, what of it, type, source and its own id, as one text. It stays the same when
@@ -123,8 +87,8 @@ mod direct;
 pub use direct::mount_of;
 
 impl Eyes for Direct<'_> {
-    fn look<Q: Question>(&mut self, questions: &[Q]) -> Result<Vec<Outcome>, Doubt> {
-        Ok(questions.iter().map(|question| self.one(Q::KIND, question.path())).collect())
+    fn look(&mut self, kind: Kind, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
+        Ok(paths.iter().map(|path| self.one(kind, path)).collect())
     }
 }
 
@@ -159,7 +123,7 @@ fn longest(points: impl Iterator<Item = PathBuf>, path: &Path) -> PathBuf {
 
 /// The kernel writes blanks and backslashes as three octal digits.
 #[cfg(any(target_os = "linux", test, fuzzing))]
-fn unescaped(text: &[u8]) -> PathBuf {
+pub(crate) fn unescaped(text: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, behind)) = rest.split_first() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use crate::doubt::Doubt;
-use crate::store_path::{self, StorePath};
+use crate::store_path::StorePath;
 
 /// So many different paths are more than any real machine has, and few enough (~60 MiB) for the unit's memory limit. Anybody
 /// can put more into an environment; that blocks the garbage collection, it does not fool it.
@@ -79,14 +79,6 @@ impl Roots {
             return Err(Doubt::Limit { what: "different store paths", limit: self.limit, at });
         }
         Ok(())
-    }
-
-    /// Adds every store path that occurs in `text`.
-    ///
-    /// # Errors
-    /// When there are too many.
-    pub fn add_all(&mut self, text: &[u8], place: impl Fn() -> PathBuf) -> Result<(), Doubt> {
-        store_path::find_all(text).try_for_each(|(base, _)| self.add(base, &place))
     }
 
     /// The paths, each once, in no order.

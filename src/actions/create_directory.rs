@@ -179,9 +179,12 @@ impl CreateDirectory {
     /// rm(1) and not the standard library, whose recursion a tree of some thousand levels stops. Both go by descriptors and
     /// follow no link, so that the contents may be hostile.
     fn remove_whatever_it_is(&self) -> Result<()> {
-        let words = ["--recursive", "--force", "--one-file-system", "--"].map(OsStr::new);
-        command::run("rm", &[&words[..], &[self.path.as_os_str()]].concat())
-            .with_context(|| format!("cannot remove the directory {}", show(&self.path)))?;
+        // An empty one needs no program.
+        if fs::remove_dir(&self.path).is_err() {
+            let words = ["--recursive", "--force", "--one-file-system", "--"].map(OsStr::new);
+            command::run("rm", &[&words[..], &[self.path.as_os_str()]].concat())
+                .with_context(|| format!("cannot remove the directory {}", show(&self.path)))?;
+        }
         files::sync_parent(&self.path).with_context(|| format!("cannot remove {}", show(&self.path)))
     }
 

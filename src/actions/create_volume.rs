@@ -81,7 +81,7 @@ impl Act for CreateVolume {
         }
         if let Some(there) = self.ours(host)? {
             if there.encrypted == self.password.is_some() {
-                return self.keep(host, &there.uuid);
+                return self.finish(host, &there);
             }
             // diskutil was killed before it was done with the encryption; nothing was ever on it.
             volume::delete(&there.uuid)?;
@@ -92,7 +92,7 @@ impl Act for CreateVolume {
         if made.encrypted != self.password.is_some() {
             bail!("diskutil made {} ({}) without the encryption that was asked for", self.name, made.device);
         }
-        self.keep(host, &made.uuid)
+        self.finish(host, &made)
     }
 
     fn undo(&self, host: &Host<'_>, was: &Was) -> Result<()> {
@@ -112,10 +112,13 @@ impl CreateVolume {
         host.backups.join("volume-uuid")
     }
 
-    /// Writes down which one is ours: by then another one may have the name.
-    fn keep(&self, host: &Host<'_>, uuid: &str) -> Result<()> {
+    /// Writes down which one is ours, since later another one may have the name; and leaves it as the machine's next start will find it.
+    fn finish(&self, host: &Host<'_>, made: &Volume) -> Result<()> {
+        if made.encrypted && made.mount_point.is_empty() {
+            volume::lock(made)?;
+        }
         let path = Self::file(host);
-        files::replace(&path, uuid.as_bytes(), Ownership::root(0o600))
+        files::replace(&path, made.uuid.as_bytes(), Ownership::root(0o600))
             .with_context(|| format!("cannot write {}", show(&path)))
     }
 

@@ -4,7 +4,6 @@
 //! for each connection, and their builders.
 
 use std::fs;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -14,11 +13,13 @@ use nix::unistd::Pid;
 use super::Host;
 use crate::facts;
 use crate::remains::open_below;
+use crate::system::pause::Pause;
 
 /// How long a connection without a build may live on before it is closed.
 const IDLE_GRACE: Duration = Duration::from_secs(10);
 /// How long a process that was asked to end may take.
 const KILL_GRACE: Duration = Duration::from_secs(5);
+/// The longest pause between two looks.
 const POLL: Duration = Duration::from_millis(200);
 /// Where the database and its locks lie.
 const DATABASE: &str = "/nix/var/nix/db";
@@ -47,6 +48,7 @@ struct Running {
 pub fn drain(host: &Host<'_>, processes: &Processes<'_>, timeout: Duration) -> Result<()> {
     let start = Instant::now();
     let mut idle_since = start;
+    let mut pause = Pause::up_to(POLL);
     loop {
         host.check_cancelled()?;
         let running = processes.running();
@@ -77,7 +79,7 @@ pub fn drain(host: &Host<'_>, processes: &Processes<'_>, timeout: Duration) -> R
             host.observer.note(&format!("closing {} connections that build nothing", running.servers.len()));
             return processes.end(&running.servers);
         }
-        thread::sleep(POLL);
+        pause.wait();
     }
 }
 
@@ -114,6 +116,7 @@ impl Processes<'_> {
         let start = Instant::now();
         let mut left = servers.to_vec();
         let mut signal = Signal::SIGTERM;
+        let mut pause = Pause::up_to(POLL);
         while start.elapsed() < 2 * KILL_GRACE {
             // Those that run now, looked at once more: a process id may have gone to somebody else.
             left = self.running().servers;
@@ -127,7 +130,7 @@ impl Processes<'_> {
                 // One that ended meanwhile is what is wanted.
                 let _ = kill(Pid::from_raw(*pid), signal);
             }
-            thread::sleep(POLL);
+            pause.wait();
         }
         bail!("the daemon's processes {left:?} do not end: end them, and try again")
     }
@@ -140,6 +143,7 @@ impl Processes<'_> {
 pub fn end_all_of(host: &Host<'_>, uid: u32) -> Result<()> {
     let start = Instant::now();
     let mut told = false;
+    let mut pause = Pause::up_to(POLL);
     loop {
         let of_uid = |process: &facts::RawProcess| process.uid == uid && !process.in_container;
         let left: Vec<_> = facts::running_processes().into_iter().filter(of_uid).collect();
@@ -163,7 +167,7 @@ pub fn end_all_of(host: &Host<'_>, uid: u32) -> Result<()> {
                 let _ = kill(Pid::from_raw(process.pid), signal);
             }
         }
-        thread::sleep(POLL);
+        pause.wait();
     }
 }
 
@@ -171,6 +175,7 @@ pub fn end_all_of(host: &Host<'_>, uid: u32) -> Result<()> {
 mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::Command;
+    use std::thread;
 
     use super::super::test_host::host;
     use super::*;

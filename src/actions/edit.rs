@@ -4,7 +4,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Host;
 use super::conflict::{Conflict, Keep, Present, Scan, Version, put_aside, undecided};
 use super::file_state::FileState;
+use crate::system::pause::Pause;
 
 /// A file before it was edited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +173,7 @@ impl AccountLock {
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open("/etc/.pwd.lock");
         let file = file.context("cannot open /etc/.pwd.lock")?;
         let start = Instant::now();
+        let mut pause = Pause::up_to(Duration::from_millis(100));
         let whole = libc::flock {
             l_type: libc::F_WRLCK as libc::c_short,
             l_whence: libc::SEEK_SET as libc::c_short,
@@ -184,7 +185,7 @@ impl AccountLock {
             match fcntl(&file, FcntlArg::F_SETLK(&whole)) {
                 Ok(_) => return Ok(Self { _file: file }),
                 Err(Errno::EAGAIN | Errno::EACCES) if start.elapsed() < Self::PATIENCE => {
-                    thread::sleep(Duration::from_millis(100));
+                    pause.wait();
                 }
                 Err(errno) => {
                     bail!("an account tool holds /etc/.pwd.lock ({errno}): wait for it to end, and try again")

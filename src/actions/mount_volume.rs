@@ -25,7 +25,8 @@ pub struct MountVolume {
 }
 
 impl Act for MountVolume {
-    type Before = ();
+    /// Whether launchd might start the job: somebody may have forbidden one of that name.
+    type Before = bool;
 
     fn changes(&self) -> String {
         format!(
@@ -42,11 +43,12 @@ impl Act for MountVolume {
         Ok(false)
     }
 
-    fn capture(&self, _: &Host<'_>) -> Result<()> {
-        Ok(())
+    fn capture(&self, _: &Host<'_>) -> Result<bool> {
+        launchd::is_enabled(&self.label)
     }
 
-    fn apply(&self, _: &Host<'_>, (): &()) -> Result<()> {
+    fn apply(&self, _: &Host<'_>, _: &bool) -> Result<()> {
+        launchd::set_enabled(&self.label, true)?;
         if volume::existing(&self.volume)?.mount_point != self.mount_point {
             match launchd::is_loaded(&self.label)? {
                 true => launchd::start(&self.label)?,
@@ -58,8 +60,9 @@ impl Act for MountVolume {
         volume::enable_owners(&mounted)
     }
 
-    fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
+    fn undo(&self, _: &Host<'_>, was_enabled: &bool) -> Result<()> {
         launchd::unload(&self.label)?;
+        launchd::set_enabled(&self.label, *was_enabled)?;
         let Some(there) = volume::find(&self.volume)?.filter(|there| there.mount_point == self.mount_point)
         else {
             return Ok(());

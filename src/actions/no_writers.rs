@@ -8,7 +8,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -18,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use super::{Act, Host, uid_of};
 use crate::facts::{RawProcess, running_processes};
 use crate::system::kernel;
+use crate::system::pause::Pause;
 
 /// How long somebody who has a file open may take to close it.
 const GRACE: Duration = Duration::from_secs(5);
+/// The longest pause between two looks.
 const POLL: Duration = Duration::from_millis(200);
 /// The bits of a descriptor's flags that say how it may be used (`O_ACCMODE`); 0 is reading.
 const ACCESS_MODE: u32 = 0o3;
@@ -55,6 +56,7 @@ impl Act for NoWriters {
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
         let owner = uid_of(&self.user)?;
         let start = Instant::now();
+        let mut pause = Pause::up_to(POLL);
         loop {
             host.check_cancelled()?;
             let Some((process, file)) = first_writer(owner) else { return Ok(()) };
@@ -68,7 +70,7 @@ impl Act for NoWriters {
                     self.user
                 );
             }
-            thread::sleep(POLL);
+            pause.wait();
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -105,17 +106,17 @@ impl Reown {
     ) -> Result<Outcome> {
         let progress = Progress::default();
         let total = used_inodes(&self.root);
-        let done = std::sync::atomic::AtomicBool::new(false);
+        let (working, done) = mpsc::channel::<()>();
         let outcome = thread::scope(|scope| {
             scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
+                let done = done;
+                // Nothing is sent: the sender is dropped when the work is done.
+                while done.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                     host.observer.advance(progress.visited.load(Ordering::Relaxed), total, "files");
-                    thread::sleep(TICK);
                 }
             });
-            let outcome = work(&progress);
-            done.store(true, Ordering::Relaxed);
-            outcome
+            let _working = working;
+            work(&progress)
         });
         Ok(outcome?)
     }

@@ -75,7 +75,6 @@ impl Act for StartUnits {
     }
 
     fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
-        systemd::stop(&self.units)?;
-        systemd::stop(&self.stop_with)
+        systemd::stop_in_order(&[&self.units, &self.stop_with])
     }
 }

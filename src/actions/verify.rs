@@ -3,7 +3,6 @@
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Act, Host, gid_of, uid_of};
 use crate::platform::paths;
 use crate::system::command;
+use crate::system::pause::Pause;
 use crate::types::SubidRange;
 use crate::verify::{self, Target};
 
@@ -65,6 +65,7 @@ impl Served {
             command::clean(&program.to_string_lossy()).stdin(Stdio::null()).spawn().with_context(context)?;
         let mut served = Self(Some(child));
         let start = Instant::now();
+        let mut pause = Pause::up_to(Duration::from_millis(50));
         while !serves() {
             let ended = served.0.as_mut().and_then(|child| child.try_wait().ok().flatten());
             if let Some(status) = ended {
@@ -73,7 +74,7 @@ impl Served {
             if start.elapsed() > Self::PATIENCE {
                 bail!("{} does not serve after {} s", program.display(), Self::PATIENCE.as_secs());
             }
-            thread::sleep(Duration::from_millis(50));
+            pause.wait();
         }
         Ok(served)
     }

@@ -3,6 +3,7 @@
 //! An archive is taken for hostile until its digest has matched, and is unpacked by a child that has no rights but those of
 //! the store's owner, even then.
 
+mod ahead;
 mod contents;
 mod place;
 mod releases;

@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, FileTimes, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::time::TimeSpec;
 use tar::EntryType;
 
+use super::ahead;
 use super::contents::Contents;
 use super::place::{Place, place, stays_in_store};
 use crate::types::StorePath;
@@ -34,6 +35,8 @@ const XZ_MAGIC: [u8; 6] = [0xfd, b'7', b'z', b'X', b'Z', 0];
 const XZ_MEMORY: u64 = 256 << 20;
 /// Memory of the whole child.
 const MEMORY: u64 = 1 << 30;
+/// How much of a file is written at once, in bytes.
+const AT_ONCE: u64 = 256 << 10;
 /// The time stamp of everything in a store, in seconds since 1970 (`mtimeStore` of Nix).
 const STORE_TIME: Duration = Duration::from_secs(1);
 
@@ -52,7 +55,7 @@ pub fn child_main(args: &[OsString]) -> u8 {
     let work = || -> Result<()> {
         let [directory] = args else { bail!("{UNPACK_COMMAND} takes a directory") };
         setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).context("cannot limit the child's memory")?;
-        let contents = unpack(io::stdin().lock(), Path::new(directory), LIMITS)?;
+        let contents = unpack(io::stdin(), Path::new(directory), LIMITS)?;
         serde_json::to_writer(io::stdout().lock(), &contents).context("cannot report")
     };
     match work() {
@@ -65,7 +68,12 @@ pub fn child_main(args: &[OsString]) -> u8 {
 }
 
 /// Unpacks the archive's store below `directory`, each store path under its own name.
-fn unpack(mut archive: impl Read, directory: &Path, limits: Limits) -> Result<Contents> {
+fn unpack(archive: impl Read + Send, directory: &Path, limits: Limits) -> Result<Contents> {
+    ahead::read(plain(archive)?, |plain| unpack_plain(plain, directory, limits))
+}
+
+/// The archive without its compression.
+fn plain<'a>(mut archive: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
     let mut magic = Vec::new();
     archive
         .by_ref()
@@ -74,12 +82,14 @@ fn unpack(mut archive: impl Read, directory: &Path, limits: Limits) -> Result<Co
         .context("cannot read the archive")?;
     let is_xz = magic == XZ_MAGIC;
     let whole = io::Cursor::new(magic).chain(archive);
-    let plain: Box<dyn Read + '_> = if is_xz {
-        let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED).context("cannot set xz up")?;
-        Box::new(XzDecoder::new_stream(whole, stream))
-    } else {
-        Box::new(whole)
-    };
+    if !is_xz {
+        return Ok(Box::new(whole));
+    }
+    let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED).context("cannot set xz up")?;
+    Ok(Box::new(XzDecoder::new_stream(whole, stream)))
+}
+
+fn unpack_plain(plain: impl Read, directory: &Path, limits: Limits) -> Result<Contents> {
     let mut tar = tar::Archive::new(Limited { inner: plain, left: limits.bytes });
     let mut tree = Tree { directory: directory.to_owned(), ..Tree::default() };
     let (mut registration, mut installer) = (None, None);
@@ -170,8 +180,11 @@ impl Tree {
 fn write(target: &Path, entry: &mut tar::Entry<'_, impl Read>) -> Result<()> {
     let size = entry.size();
     let executable = entry.header().mode()? & 0o100 != 0;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target)?;
+    // With a buffer of its own the copy needs no system call for every few kilobytes.
+    let mut file = BufWriter::with_capacity(size.clamp(1, AT_ONCE) as usize, file);
     let written = io::copy(entry, &mut file)?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     ensure!(written == size, "the archive ends in the middle of it");
     file.set_permissions(Permissions::from_mode(if executable { 0o555 } else { 0o444 }))?;
     Ok(file.set_times(store_times())?)

@@ -114,7 +114,12 @@ impl Download<'_> {
 
     fn failure(&self, error: ureq::Error) -> Failure {
         use ureq::Error::{ConnectionFailed, HostNotFound, Io, Timeout};
-        let passing = matches!(error, ConnectionFailed | HostNotFound | Io(_) | Timeout(_));
+        let passing = match &error {
+            // A certificate that is not trusted now is not trusted in a second either.
+            Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
+            ConnectionFailed | HostNotFound | Timeout(_) => true,
+            _ => false,
+        };
         let error = anyhow::Error::new(error).context(format!("cannot fetch {}", self.url));
         if passing { Failure::Passing(error) } else { Failure::Final(error) }
     }

@@ -1,5 +1,7 @@
 //! Downloads from servers that misbehave, on the loopback interface.
 
+mod secured;
+
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::thread;

@@ -165,7 +165,9 @@ impl Machine {
     /// As [`Machine::read`], byte for byte.
     pub(crate) fn read_bytes(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut file = self.open(path)?;
-        let mut bytes = Vec::new();
+        // Room for all of it and for seeing its end; files below /proc say that they have no length.
+        let length = file.metadata().map_or(0, |metadata| metadata.len().min(MAX_FILE_BYTES));
+        let mut bytes = Vec::with_capacity(length as usize + 1);
         let read = Read::by_ref(&mut file).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         if read as u64 > MAX_FILE_BYTES {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 128 MiB"));

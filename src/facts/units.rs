@@ -35,9 +35,10 @@ const PROPERTIES: &str =
 
 /// In the order of their names.
 pub(crate) fn gather(reader: &Reader<'_>, init: &Init) -> Vec<Unit> {
+    let additions = Additions::find(reader);
     let mut units: Vec<Unit> = candidates(reader)
         .into_iter()
-        .filter_map(|(name, fragment)| from_files(reader, name, fragment))
+        .filter_map(|(name, fragment)| from_files(reader, &additions, name, fragment))
         .collect();
     if matches!(init, Init::Systemd { .. }) {
         add_what_systemd_says(reader, &mut units);
@@ -71,8 +72,9 @@ impl UnitText {
 /// Every unit, but masked ones, in the order of their names.
 pub(crate) fn all(reader: &Reader<'_>) -> Vec<UnitText> {
     let masked = |path: &Path| reader.machine.read_link(path).is_ok_and(|to| to == Path::new("/dev/null"));
+    let additions = Additions::find(reader);
     let unit = |(name, fragment): (UnitName, PathBuf)| {
-        let drop_ins = drop_ins(reader, &name);
+        let drop_ins = additions.of(reader, &name);
         let first = reader.text(&fragment).unwrap_or_default();
         let texts = drop_ins.iter().map(|file| file.text.as_str());
         let text = std::iter::once(first.as_str()).chain(texts).collect::<Vec<_>>().join("\n");
@@ -94,7 +96,7 @@ fn candidates(reader: &Reader<'_>) -> BTreeMap<UnitName, PathBuf> {
 }
 
 /// The unit as its files describe it; `None` when it has nothing to do with Nix.
-fn from_files(reader: &Reader<'_>, name: UnitName, fragment: PathBuf) -> Option<Unit> {
+fn from_files(reader: &Reader<'_>, additions: &Additions, name: UnitName, fragment: PathBuf) -> Option<Unit> {
     let known = KNOWN.contains(&name.as_str());
     // A link to /dev/null is a mask.
     let real = reader.machine.real(&fragment).ok();
@@ -104,7 +106,7 @@ fn from_files(reader: &Reader<'_>, name: UnitName, fragment: PathBuf) -> Option<
     if !known && !in_nix && !concerns_nix(&text) {
         return None;
     }
-    let drop_ins = drop_ins(reader, &name);
+    let drop_ins = additions.of(reader, &name);
     let lines: Vec<_> =
         std::iter::once(text.as_str()).chain(drop_ins.iter().map(|file| file.text.as_str())).collect();
     let lines = lines.join("\n");
@@ -135,14 +137,31 @@ fn concerns_nix(text: &str) -> bool {
     text.lines().filter(telling).any(|line| line.contains("nix-daemon") || !nix_paths::named(line).is_empty())
 }
 
-fn drop_ins(reader: &Reader<'_>, name: &UnitName) -> Vec<DropIn> {
-    let mut found = BTreeMap::new();
-    for path in DIRECTORIES.iter().flat_map(|directory| reader.list(format!("{directory}/{name}.d"))) {
-        if let Some(file) = path.file_name().filter(|_| path.extension().is_some_and(|ext| ext == "conf")) {
-            found.entry(file.to_owned()).or_insert(path);
-        }
+/// The directories of drop-ins. Few of some hundred units have one: looking for each of them in each place would take longer than
+/// all the rest.
+struct Additions(BTreeSet<PathBuf>);
+
+impl Additions {
+    fn find(reader: &Reader<'_>) -> Self {
+        let there = DIRECTORIES.iter().flat_map(|directory| reader.list(directory));
+        Self(there.filter(|path| path.extension().is_some_and(|extension| extension == "d")).collect())
     }
-    found.into_values().map(|path| DropIn { text: reader.text(&path).unwrap_or_default(), path }).collect()
+
+    /// The drop-ins of one unit, in the order of their names; of two with one name the one in the stronger directory counts.
+    fn of(&self, reader: &Reader<'_>, name: &UnitName) -> Vec<DropIn> {
+        let mut found = BTreeMap::new();
+        let places = DIRECTORIES.iter().map(|directory| PathBuf::from(format!("{directory}/{name}.d")));
+        for path in places.filter(|place| self.0.contains(place)).flat_map(|place| reader.list(place)) {
+            if let Some(file) = path.file_name().filter(|_| path.extension().is_some_and(|ext| ext == "conf"))
+            {
+                found.entry(file.to_owned()).or_insert(path);
+            }
+        }
+        found
+            .into_values()
+            .map(|path| DropIn { text: reader.text(&path).unwrap_or_default(), path })
+            .collect()
+    }
 }
 
 /// See [`UnitText::values`].

@@ -47,8 +47,11 @@ fn long_builds(facts: &Facts, options: &Options) -> Option<Seen> {
     let seen = oldest_build(facts).filter(|build| build.age_seconds > limit).map(describe)?;
     let count = all(facts, ProcessRole::Build).filter(|build| build.age_seconds > limit).count();
     Some(
-        Seen::new(format!("{count} processes of builds are older than {limit} s; the oldest: {seen}"))
-            .remedy("wait until it is done, or give more time with --drain-timeout SECONDS"),
+        Seen::new(match count {
+            1 => format!("a process of a build is older than {limit} s: {seen}"),
+            _ => format!("{count} processes of builds are older than {limit} s; the oldest: {seen}"),
+        })
+        .remedy("wait until it is done, or give more time with --drain-timeout SECONDS"),
     )
 }
 
@@ -56,7 +59,10 @@ fn builds(facts: &Facts, options: &Options) -> Option<Seen> {
     let limit = options.drain_timeout_seconds;
     let oldest = oldest_build(facts)?;
     let young = all(facts, ProcessRole::Build).filter(|build| build.age_seconds <= limit).count();
-    (young > 0).then(|| Seen::new(format!("{young} processes; the oldest of all: {}", describe(oldest))))
+    (young > 0).then(|| {
+        let processes = if young == 1 { "process" } else { "processes" };
+        Seen::new(format!("{young} {processes}; the oldest of all: {}", describe(oldest)))
+    })
 }
 
 fn clients(facts: &Facts, _: &Options) -> Option<Seen> {

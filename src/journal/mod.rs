@@ -43,6 +43,8 @@ pub struct Journal {
     reserve: Reserve,
     /// The copy of the run that is written to.
     copy: RefCell<Option<(i64, Copy)>>,
+    /// The change that the copy has and the database would not take.
+    missed: RefCell<Option<(i64, Event)>>,
 }
 
 impl Journal {
@@ -95,7 +97,8 @@ impl Journal {
     fn connect(path: &Path, name: &OsStr, flags: OpenFlags) -> Result<Self, JournalError> {
         let connection = Connection::open_with_flags(name, flags).map_err(|source| sqlite(path, source))?;
         let (path, reserve) = (path.to_owned(), Reserve::of(path));
-        let journal = Self { connection, path, reserve, copy: RefCell::default() };
+        let (copy, missed) = (RefCell::default(), RefCell::default());
+        let journal = Self { connection, path, reserve, copy, missed };
         let found: i64 = journal
             .with(|connection| connection.pragma_query_value(None, "user_version", |row| row.get(0)))?;
         if found > schema::VERSION {
@@ -231,8 +234,13 @@ impl Journal {
         .map(|row| row.is_some())
     }
 
-    /// A change goes to the copy first, then to the database.
+    /// A change goes to the copy first, then to the database. That may lack the last of them and no other, so while it lacks one
+    /// there is no further change.
     fn change(&self, run: i64, event: &Event) -> Result<(), JournalError> {
+        if let Some((of, missed)) = &*self.missed.borrow() {
+            self.write(|connection| events::apply(connection, *of, missed))?;
+        }
+        self.missed.take();
         let path = Copy::path(&self.path, run);
         let append = || -> io::Result<()> {
             let mut open = self.copy.borrow_mut();
@@ -248,7 +256,8 @@ impl Journal {
                 done => break done.map_err(|source| JournalError::Copy { path: path.clone(), source })?,
             }
         }
-        self.write(|connection| events::apply(connection, run, event))
+        let written = self.write(|connection| events::apply(connection, run, event));
+        written.inspect_err(|_| drop(self.missed.replace(Some((run, event.clone())))))
     }
 
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, JournalError> {

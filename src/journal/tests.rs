@@ -164,6 +164,37 @@ fn a_last_change_that_only_the_copy_has_is_made_up_for() {
     assert!(matches!(Journal::open(&path), Err(JournalError::Damaged { .. })));
 }
 
+/// A disk that fills up, say, while the run goes on: it still records why it stops.
+#[test]
+fn a_database_that_fails_misses_one_change_at_most() {
+    let (dir, journal, _) = begun();
+    let path = dir.path().join("state/journal.sqlite");
+    let other = Connection::open(&path).unwrap();
+    let fails =
+        |fails: bool| other.execute_batch(if fails { "BEGIN IMMEDIATE" } else { "ROLLBACK" }).unwrap();
+    journal.connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+    let states = |journal: &Journal| -> Vec<_> {
+        journal.steps(1).unwrap().into_iter().map(|step| (step.state, step.error)).collect()
+    };
+    fails(true);
+    assert!(journal.set_step(1, 1, StepState::Done, None).is_err());
+    assert!(journal.set_step(1, 1, StepState::Doing, Some("it failed")).is_err());
+    assert!(journal.set_run(1, RunState::Undoing).is_err());
+    fails(false);
+    // What was missed comes first, then what is new.
+    journal.begin_step(1, 2, "{}").unwrap();
+    let expected = [(StepState::Done, None), (StepState::Done, None), (StepState::Doing, None)];
+    assert_eq!(states(&journal), expected);
+    fails(true);
+    assert!(journal.set_step(1, 2, StepState::Done, None).is_err());
+    assert!(journal.set_run(1, RunState::Undoing).is_err());
+    fails(false);
+    drop((journal, other));
+    let journal = Journal::open(&path).unwrap();
+    assert_eq!(states(&journal)[2].0, StepState::Done, "the copy has it");
+    assert_eq!(journal.current().unwrap().unwrap().state, RunState::Applying);
+}
+
 #[test]
 fn a_damaged_copy_is_told_from_a_damaged_journal() {
     let (dir, journal, _) = begun();

@@ -205,6 +205,42 @@ fn nothing_can_run_while_anything_changes_hands() {
     [&plans[0], &plans[1], &plans[4], &plans[5]].into_iter().for_each(nothing_can_run);
 }
 
+/// systemd reads its units once they have changed, and before anything is started: forward, and on the way back.
+#[test]
+fn systemd_reads_what_changed_in_either_direction() {
+    for plan in plans() {
+        let steps: Vec<_> =
+            plan.steps.iter().map(|step| serde_json::to_value(&step.action).unwrap()).collect();
+        let all = |wanted: &dyn Fn(&serde_json::Value) -> bool| -> Vec<usize> {
+            steps.iter().enumerate().filter(|(_, step)| wanted(step)).map(|(at, _)| at).collect()
+        };
+        let reload = |way: &str| {
+            all(&|step| step["action"] == "reload-units" && (step["only"].is_null() || step["only"] == way))
+        };
+        let changes = all(&|step| {
+            step["path"].as_str().is_some_and(|path| path.starts_with("/etc/systemd/system/"))
+                && step["action"] != "create-directory"
+        });
+        let (first, last) = (changes[0], changes[changes.len() - 1]);
+        let started = all(&|step| step["action"] == "start-units").into_iter().min().unwrap_or(steps.len());
+        assert!(reload("forward").iter().any(|at| last < *at && *at < started), "{}", plan.name);
+        let stopped = all(&|step| step["action"] == "stop-units").into_iter().max();
+        assert!(
+            reload("back").iter().any(|at| *at < first && stopped.is_none_or(|stopped| stopped < *at)),
+            "{}",
+            plan.name
+        );
+        // What is looked after while it is masked is seen as masked.
+        let masked = all(&|step| {
+            step["target"] == "/dev/null" && step["path"] == "/etc/systemd/system/nix-daemon.socket"
+        });
+        for mask in masked {
+            let kept = all(&|step| step["action"] == "keep-stopped")[0];
+            assert!(reload("forward").iter().any(|at| mask < *at && *at < kept), "{}", plan.name);
+        }
+    }
+}
+
 fn nothing_can_run(plan: &Plan) {
     let at = |id: &str| plan.steps.iter().position(|step| step.id == id).unwrap();
     let first = plan.steps.iter().position(|step| step.action.name() == "reown").unwrap();

@@ -84,6 +84,16 @@ pub fn add(container: &str, name: &str, password: Option<&Secret>) -> Result<()>
     Ok(())
 }
 
+/// Locks a volume, as it is after a start of the machine. Whether one that was never mounted can be locked is not documented: what
+/// counts is that the job that unlocks it can.
+///
+/// # Errors
+/// When diskutil cannot be run.
+pub fn lock(volume: &Volume) -> Result<()> {
+    command::output("diskutil", &["apfs", "lockVolume", &volume.uuid])?;
+    Ok(())
+}
+
 /// Deletes a volume with all that is on it.
 ///
 /// # Errors

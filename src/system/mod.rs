@@ -1,5 +1,6 @@
 //! What every part needs of the operating system: commands with a clean environment, files that are
-//! replaced whole or not at all, access control lists, and the locks of those who change it, too.
+//! replaced whole or not at all, access control lists, the locks of those who change it, too, and
+//! waiting.
 
 pub mod access_list;
 pub mod checkpoint;
@@ -7,3 +8,4 @@ pub mod command;
 pub mod files;
 pub mod kernel;
 pub mod package_lock;
+pub mod pause;

@@ -8,6 +8,7 @@ use super::sweep::NAME;
 use super::{CheckError, Outcome, Target};
 use crate::daemon::{BuildStatus, Connection, Derivation};
 use crate::facts::macos;
+use crate::system::checkpoint;
 use crate::types::StorePath;
 
 /// The program that is built with: static, so it needs nothing of the host.
@@ -49,6 +50,7 @@ pub(super) fn run(
     connection.set_options(&OPTIONS)?;
     let unique = unique()?;
     let builder = connection.add_file(&format!("{NAME}{unique}"), program, true)?;
+    checkpoint::inside("path-added");
     leftovers.push(builder.clone());
     let output = path_named(&unique, "out")?;
     let derivation = Derivation {
@@ -63,6 +65,7 @@ pub(super) fn run(
     // A build that fails leaves its lock.
     leftovers.push(path_named(&unique, "out.lock")?);
     let result = connection.build(&derivation)?;
+    checkpoint::inside("built");
     if result.status != BuildStatus::Built {
         // No log is kept, so Nix's hint where to find it is left out.
         let reason = result.message.split("For full logs").next().unwrap_or_default().split_whitespace();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::process::{Process, own_namespace};
 use super::{CheckError, Outcome, Target, peer};
 use crate::daemon::Connection;
+use crate::system::pause::Pause;
 
 const REMEDY: &str = "the socket must start nix-daemon-gate.service (User=nix, ExecStart=nix-daemon-gate), and the old nix-daemon.service \
                       must be stopped and masked: systemctl status nix-daemon.socket nix-daemon.service";
@@ -51,6 +52,7 @@ pub(super) fn server_of(connection: &Connection) -> Result<Process, CheckError> 
     let failed =
         |source| CheckError::Other(format!("cannot find the process behind the daemon's socket: {source}"));
     let deadline = Instant::now() + Duration::from_secs(5);
+    let mut pause = Pause::up_to(Duration::from_millis(20));
     loop {
         // A daemon that forks for each connection holds it twice for a moment.
         match peer::holders(connection.stream()).map_err(failed)?.as_slice() {
@@ -59,7 +61,7 @@ pub(super) fn server_of(connection: &Connection) -> Result<Process, CheckError> 
                 let reason = format!("expected one process behind the daemon's socket, found {others:?}");
                 return Err(CheckError::Other(reason));
             }
-            _ => std::thread::sleep(Duration::from_millis(20)),
+            _ => pause.wait(),
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,7 +12,8 @@ use super::leftovers::{Leftovers, still_alive, unique};
 use super::sweep::NAME;
 use super::{CheckError, Outcome, Target};
 use crate::daemon::Connection;
-use crate::system::kernel;
+use crate::system::pause::Pause;
+use crate::system::{checkpoint, kernel};
 use crate::types::StorePath;
 
 const REMEDY: &str = "a collection of garbage now would delete what users keep: run none before this passes. nix-root-scan.socket must be \
@@ -47,12 +47,15 @@ fn plant_and_look(
         let Some(mut plant) = Plant::new(ground.join(format!(".{name}")), &target.state_dir) else {
             continue;
         };
+        checkpoint::inside("plant-made");
         // What it holds is new as well, so that no optimised store links it to something.
         let path = connection.add_file(&name, unique.as_bytes(), false)?;
+        checkpoint::inside("path-added");
         leftovers.push(path.clone());
         let link = plant.link_to(&path)?;
         plants.push(plant);
         connection.add_indirect_root(&link)?;
+        checkpoint::inside("root-planted");
         planted.push((ground, path));
     }
     if planted.is_empty() {
@@ -65,16 +68,24 @@ fn plant_and_look(
     drop(connection);
     let mut complaints = Vec::new();
     let (grounds, paths): (Vec<_>, Vec<_>) = planted.into_iter().unzip();
-    for ((ground, path), listed) in grounds.iter().zip(&paths).zip(listed(target, &paths)?) {
-        if !listed {
+    let mut rooted = Vec::new();
+    let all_listed = listed(target, &paths)?;
+    checkpoint::inside("roots-listed");
+    for ((ground, path), listed) in grounds.iter().zip(&paths).zip(all_listed) {
+        if listed {
+            rooted.push(path);
+        } else {
             complaints.push(format!(
                 "the daemon does not list a root below {} (directory of mode 0700)",
                 ground.display()
             ));
-        } else if let Some(complaint) = survives(target, path)? {
-            complaints.push(complaint);
         }
     }
+    complaints.extend(
+        deleted(target, &rooted)?
+            .into_iter()
+            .map(|path| format!("the daemon deleted {path} although a root points to it")),
+    );
     let names = grounds.iter().map(|ground| ground.display().to_string()).collect::<Vec<_>>().join(" and ");
     let seen = format!("roots planted below {names} were listed, and their paths could not be deleted");
     Ok(Outcome::unless(&complaints, seen, REMEDY))
@@ -83,6 +94,7 @@ fn plant_and_look(
 /// Whether the daemon lists a lasting root for each path, once no temporary one is left.
 fn listed(target: &Target, paths: &[StorePath]) -> Result<Vec<bool>, CheckError> {
     let deadline = Instant::now() + LETTING_GO;
+    let mut pause = Pause::up_to(Duration::from_millis(100));
     loop {
         let roots = Connection::open(&target.socket)?.roots_of(paths)?;
         if !roots.iter().flatten().any(|root| root.temporary) {
@@ -93,20 +105,29 @@ fn listed(target: &Target, paths: &[StorePath]) -> Result<Vec<bool>, CheckError>
                 "the daemon keeps temporary roots of a connection that has ended".to_owned(),
             ));
         }
-        sleep(Duration::from_millis(100));
+        pause.wait();
     }
 }
 
-/// Tries to delete `path`, which its root must prevent; what went wrong otherwise.
-fn survives(target: &Target, path: &StorePath) -> Result<Option<String>, CheckError> {
+/// Tries to delete each of these paths, which its root must prevent; those where it did not.
+fn deleted<'a>(target: &Target, paths: &[&'a StorePath]) -> Result<Vec<&'a StorePath>, CheckError> {
     let mut connection = Connection::open(&target.socket)?;
-    let refused = match connection.delete(std::slice::from_ref(path)) {
-        Ok(()) => false,
-        Err(error) if still_alive(&error) => true,
-        Err(error) => return Err(error.into()),
-    };
-    let there = Connection::open(&target.socket)?.is_valid(path)?;
-    Ok((!refused || !there).then(|| format!("the daemon deleted {path} although a root points to it")))
+    let mut deleted = Vec::new();
+    for path in paths {
+        match connection.delete(std::slice::from_ref(path)) {
+            Ok(()) => deleted.push(*path),
+            Err(error) if still_alive(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // A daemon that was not there: the one that was asked to delete may remember what it knew before.
+    let mut another = Connection::open(&target.socket)?;
+    for path in paths {
+        if !another.is_valid(path)? && !deleted.contains(path) {
+            deleted.push(path);
+        }
+    }
+    Ok(deleted)
 }
 
 /// A directory that only root may enter, with a link to a store path in it.
@@ -150,6 +171,7 @@ impl Plant {
         let link = self.link();
         let ours =
             fs::remove_dir_all(&self.directory).map_err(CheckError::io("cannot remove", &self.directory));
+        checkpoint::inside("plant-removed");
         // The daemon removes its own link only when it can see that ours is gone, which it cannot below /root.
         ours.and(forget(&self.state_dir, |target| target == link))
     }

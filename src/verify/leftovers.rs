@@ -2,11 +2,12 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::CheckError;
 use crate::daemon::{Connection, DaemonError};
+use crate::system::checkpoint;
+use crate::system::pause::Pause;
 use crate::types::StorePath;
 
 /// How long the daemon may take to let go of the temporary roots of a connection that has ended.
@@ -40,6 +41,7 @@ impl Leftovers {
     fn remove_all(&mut self) -> Result<(), CheckError> {
         let paths = std::mem::take(&mut self.paths);
         let deadline = Instant::now() + LETTING_GO;
+        let mut pause = Pause::up_to(Duration::from_millis(100));
         loop {
             let mut connection = Connection::open(&self.socket)?;
             let mut there = Vec::new();
@@ -51,15 +53,15 @@ impl Leftovers {
             if there.is_empty() {
                 return Ok(());
             }
-            match connection.delete(&there) {
+            let deleted = connection.delete(&there);
+            checkpoint::inside("paths-deleted");
+            match deleted {
                 // The next round looks whether they are gone.
                 Ok(()) if Instant::now() < deadline => {}
                 Ok(()) => {
                     return Err(CheckError::Other(format!("{} was deleted but is still there", there[0])));
                 }
-                Err(error) if still_alive(&error) && Instant::now() < deadline => {
-                    sleep(Duration::from_millis(100))
-                }
+                Err(error) if still_alive(&error) && Instant::now() < deadline => pause.wait(),
                 Err(error) => {
                     let names = there.iter().map(StorePath::to_string).collect::<Vec<_>>().join(" ");
                     let remedy = "the next collection of garbage will take them";

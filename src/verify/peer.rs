@@ -29,9 +29,7 @@ const MESSAGE: usize = 16;
 /// # Errors
 /// When the kernel does not tell, or `/proc` cannot be read.
 pub(super) fn holders(stream: &UnixStream) -> io::Result<Vec<i32>> {
-    // Inodes of sockets are 32 bits wide, here and in the answer.
-    let ours = nix::sys::stat::fstat(stream.as_fd())?.st_ino as u32;
-    match other_end(ours) {
+    match other_end(inode(stream)?) {
         Ok(inode) => {
             let name = format!("socket:[{inode}]");
             processes(|pid| files(pid).any(|link| link == name))
@@ -43,6 +41,16 @@ pub(super) fn holders(stream: &UnixStream) -> io::Result<Vec<i32>> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether [`holders`] finds the other end of one of several connections of ours, and not of all of them.
+pub(super) fn tells_connections_apart() -> bool {
+    UnixStream::pair().is_ok_and(|(ours, _theirs)| inode(&ours).is_ok_and(|inode| other_end(inode).is_ok()))
+}
+
+/// Inodes of sockets are 32 bits wide, here and in the kernel's answer.
+fn inode(stream: &UnixStream) -> io::Result<u32> {
+    Ok(nix::sys::stat::fstat(stream.as_fd())?.st_ino as u32)
 }
 
 fn processes(wanted: impl Fn(i32) -> bool) -> io::Result<Vec<i32>> {
@@ -139,11 +147,11 @@ mod tests {
     #[test]
     fn finds_the_other_end_of_a_pair() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let inode = |stream: &UnixStream| nix::sys::stat::fstat(stream.as_fd()).unwrap().st_ino as u32;
-        assert_eq!(other_end(inode(&ours)).unwrap(), inode(&theirs));
+        assert_eq!(other_end(inode(&ours).unwrap()).unwrap(), inode(&theirs).unwrap());
         assert!(holders(&ours).unwrap().contains(&std::process::id().cast_signed()));
         drop(theirs);
-        assert!(other_end(inode(&ours)).is_err());
+        assert!(other_end(inode(&ours).unwrap()).is_err());
+        assert!(tells_connections_apart());
     }
 
     #[test]

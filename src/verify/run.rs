@@ -1,12 +1,14 @@
 //! The table of checks, and running them.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread::{self, ScopedJoinHandle};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Target, build_uid, client, daemon_uid, daemon_view, gc_roots, mac, ownership, trust};
+use super::{Target, build_uid, client, daemon_uid, daemon_view, gc_roots, mac, ownership, peer, trust};
 use crate::daemon::DaemonError;
 
 /// What a check saw.
@@ -151,7 +153,15 @@ pub struct Report {
     pub checks: Vec<CheckResult>,
 }
 
+impl Check {
+    fn carry_out(&self, target: &Target) -> Outcome {
+        (self.function)(target).unwrap_or_else(|error| Outcome::failed(error.to_string(), target.logs))
+    }
+}
+
 /// Runs every check, also after one that fails (but none that could do harm then), and tells `progress` of each when it is done. Needs root.
+///
+/// Those that look for roots take longest, and go on beside the others once the first of them may begin.
 pub fn run(target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
     run_all(CHECKS, target, progress)
 }
@@ -161,21 +171,32 @@ pub fn run_on_mac(target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Re
     run_all(mac::CHECKS, target, progress)
 }
 
-fn run_all(all: &[Check], target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
+fn run_all(all: &'static [Check], target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
     let mut checks = Vec::with_capacity(all.len());
     let mut may_look_for_roots = true;
-    for check in all {
-        let outcome = match check.looks_for_roots && !may_look_for_roots {
-            true => Outcome::failed("not tried: it could delete users' roots", "see the check daemon-view"),
-            false => (check.function)(target)
-                .unwrap_or_else(|error| Outcome::failed(error.to_string(), target.logs)),
-        };
-        if check.key == DAEMON_VIEW {
-            may_look_for_roots = outcome.passed;
+    let mut can_share = peer::tells_connections_apart();
+    thread::scope(|scope| {
+        let mut begun: Vec<(&str, ScopedJoinHandle<'_, Outcome>)> = Vec::new();
+        for (index, check) in all.iter().enumerate() {
+            let outcome = if let Some(at) = begun.iter().position(|(key, _)| *key == check.key) {
+                begun.swap_remove(at).1.join().unwrap_or_else(|panic| resume_unwind(panic))
+            } else if check.looks_for_roots && !may_look_for_roots {
+                Outcome::failed("not tried: it could delete users' roots", "see the check daemon-view")
+            } else {
+                if check.looks_for_roots && std::mem::take(&mut can_share) {
+                    let others = all[index + 1..].iter().filter(|other| other.looks_for_roots);
+                    let begin = |other: &'static Check| scope.spawn(|| other.carry_out(target));
+                    begun.extend(others.map(|other| (other.key, begin(other))));
+                }
+                check.carry_out(target)
+            };
+            if check.key == DAEMON_VIEW {
+                may_look_for_roots = outcome.passed;
+            }
+            let result = CheckResult { key: check.key, title: check.title, outcome };
+            progress(&result);
+            checks.push(result);
         }
-        let result = CheckResult { key: check.key, title: check.title, outcome };
-        progress(&result);
-        checks.push(result);
-    }
+    });
     Report { passed: checks.iter().all(|check| check.outcome.passed), checks }
 }

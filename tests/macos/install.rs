@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::mac::{self, KEYCHAIN, Mac};
+use crate::mac::{self, KEYCHAIN, Mac, is_around};
+use crate::property_lists::check;
 
 const REMOVE: &str = "uninstall --yes --untried-on-macs";
 
@@ -41,6 +42,11 @@ fn assert_installed(mac: &Mac) -> Result<()> {
     );
     assert_eq!(mac.read("etc/fstab")?, format!("# as Apple delivers it\n{line}"));
     assert_eq!(mac.read("etc/synthetic.conf")?, "nix\n");
+    let dir = tempfile::tempdir()?;
+    let list = "org.nixos.darwin-store.plist";
+    std::fs::write(dir.path().join(list), mac.read(&format!("Library/LaunchDaemons/{list}"))?)?;
+    let said = check(dir.path(), &[list])?;
+    ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
     let state = mac.state()?;
     assert_eq!(state["directory"]["/Users"]["_nixbld2"]["UniqueID"], json!(["352"]));
     let document = mac.inspect()?;
@@ -113,6 +119,10 @@ fn without_file_vault_the_volume_is_not_encrypted() -> Result<()> {
         state["volumes"][0]["FileVault"] = json!(false);
         Ok(())
     })?;
+    mac.change_state(|state| {
+        state["disabled"]["org.nixos.darwin-store"] = json!(true);
+        Ok(())
+    })?;
     let before = mac.manifest()?;
     mac.ok(&install)?;
     assert_installed(&mac)?;
@@ -165,26 +175,59 @@ fn what_was_there_before_stays() -> Result<()> {
     before.assert_same(&mac.manifest()?, "after a refusal")
 }
 
-/// A sample of the instants, another one for each step; all of them with `NIX_UNROOT_LONG=1`.
+/// Every so manieth instant of those around steps, and of those inside of the steps about the volume one each.
+fn sample(all: &[String], every: usize) -> Vec<&String> {
+    let is_volumes = |instant: &String| ["volume", "mount-point"].iter().any(|word| instant.contains(word));
+    let around = all.iter().filter(|instant| is_around(instant)).step_by(every);
+    let mut inside: Vec<_> =
+        all.iter().filter(|instant| !is_around(instant) && (every == 1 || is_volumes(instant))).collect();
+    // After a kill inside, a step is done anew, and may not come to its later instants again.
+    let step = |instant: &str| instant.splitn(3, ':').nth(1).map(str::to_owned);
+    inside.dedup_by_key(|instant| step(instant));
+    let mut sample: Vec<_> = around.chain(inside).collect();
+    let place = |instant: &String| all.iter().position(|other| other == instant);
+    sample.sort_by_key(|instant| place(instant));
+    sample.dedup();
+    sample
+}
+
+/// Dies again and again on the way there, and on the way back; at every instant around steps with `NIX_UNROOT_LONG=1`.
 #[test]
-fn an_installation_that_dies_is_finished_or_undone_exactly() -> Result<()> {
+fn an_installation_that_dies_again_and_again_arrives_there_and_back() -> Result<()> {
+    let (mac, install) = with_build_users()?;
+    let before = mac.manifest()?;
+    let there = mac.instants(&install)?;
+    let back = mac.instants("rollback --yes")?;
+    mac.restart()?;
+    before.assert_same(&mac.manifest()?, "after an installation and a rollback that nothing disturbed")?;
+    println!("{} instants there, {} back", there.len(), back.len());
+    ensure!(there.len() > 300 && back.len() > 200, "{} instants there, {} back", there.len(), back.len());
+    let every = if std::env::var_os("NIX_UNROOT_LONG").is_some() { 1 } else { 9 };
+    for (index, instant) in sample(&there, every).into_iter().enumerate() {
+        let killed = mac.killed_at(instant, if index == 0 { &install } else { "resume --yes" })?;
+        ensure!(killed, "{instant} was not reached");
+    }
+    mac.ok("resume --yes")?;
+    assert_installed(&mac)?;
+    for instant in sample(&back, every) {
+        ensure!(mac.killed_at(instant, "rollback --yes")?, "{instant} was not reached");
+    }
+    mac.ok("rollback --yes")?;
+    mac.restart()?;
+    before.assert_same(&mac.manifest()?, "after dying again and again, there and back")
+}
+
+/// Dies once inside of a step about the volume, and is undone at once; at every instant with `NIX_UNROOT_LONG=1`.
+#[test]
+fn an_installation_that_dies_once_is_undone_exactly() -> Result<()> {
     let (mac, install) = with_build_users()?;
     let before = mac.manifest()?;
     let there = mac.instants(&install)?;
     mac.ok("rollback --yes")?;
-    mac.restart()?;
-    before.assert_same(&mac.manifest()?, "after a rollback that nothing disturbed")?;
-    ensure!(there.len() > 200, "{} instants", there.len());
-    let of_volume = |instant: &&String| ["volume", "mount-point"].iter().any(|word| instant.contains(word));
-    let (volume, others): (Vec<_>, Vec<_>) = there.iter().partition(of_volume);
-    let (every, of_others) = if std::env::var_os("NIX_UNROOT_LONG").is_some() { (1, 1) } else { (6, 60) };
-    let sample = volume.iter().step_by(every).chain(others.iter().step_by(of_others));
-    for (index, instant) in sample.enumerate() {
+    let long = std::env::var_os("NIX_UNROOT_LONG").is_some();
+    let chosen = there.iter().filter(|instant| long || (instant.contains("-volume:") && !is_around(instant)));
+    for instant in chosen.step_by(if long { 1 } else { 9 }) {
         ensure!(mac.killed_at(instant, &install)?, "{instant} was not reached");
-        if index % 2 == 0 {
-            mac.ok("resume --yes")?;
-            assert_installed(&mac).with_context(|| format!("killed at {instant} and resumed"))?;
-        }
         mac.ok("rollback --yes")?;
         mac.restart()?;
         before.assert_same(&mac.manifest()?, &format!("killed at {instant} and rolled back"))?;

@@ -10,7 +10,7 @@ use crate::mac::Mac;
 use crate::migrate::GO;
 
 /// What the checker says of files of a directory.
-fn check(directory: &Path, names: &[&str]) -> Result<Output> {
+pub fn check(directory: &Path, names: &[&str]) -> Result<Output> {
     let checker = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/macos/check_job.py");
     let paths = names.iter().map(|name| directory.join(name));
     Ok(Command::new("python3").arg("-B").arg(checker).args(paths).output()?)

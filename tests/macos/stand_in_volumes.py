@@ -2,7 +2,7 @@
 
 Where the forms come from:
   diskutil   diskutil(8): `apfs addVolume CONTAINER FILESYSTEM NAME [-stdinpassphrase] [-nomount]`, `apfs unlockVolume VOLUME [-mountpoint
-             PATH] [-stdinpassphrase]`, `mount -mountPoint PATH VOLUME`, `unmount`, `enableOwnership`, `apfs deleteVolume`; the line "Created new
+             PATH] [-stdinpassphrase]`, `apfs lockVolume VOLUME`, `mount -mountPoint PATH VOLUME`, `unmount`, `enableOwnership`, `apfs deleteVolume`; the line "Created new
              APFS Volume" is what Nix's own script looks for; the keys of `info -plist` are those that NixOS/nix-installer, Munki
              and Go's apfs packages read
   security   security(1): `-i` reads commands from standard input, `-w` writes the password alone; 44 is errSecItemNotFound (-25300) as a
@@ -99,7 +99,7 @@ def unlock(volume, words):
     if words[1:2] != ["-mountpoint"] or words[3:] != ["-stdinpassphrase"]:
         return None
     given = INPUT.pop().rstrip("\n")
-    if volume["MountPoint"]:
+    if not volume.get("Locked"):
         return said(f"The APFS Volume {volume['DeviceIdentifier']} is not locked")
     if given != volume.get("Passphrase"):
         return said("Passphrase incorrect or user does not exist")
@@ -134,6 +134,11 @@ def diskutil(state, words):
         return delete(state, volume)
     if words[:2] == ["apfs", "unlockVolume"]:
         return unlock(volume, words[2:])
+    if words[:2] == ["apfs", "lockVolume"] and len(words) == 3:
+        if unmount(state, volume) != 0:
+            return 1
+        volume["Locked"] = volume.get("Passphrase") is not None
+        return 0
     if words[:2] == ["mount", "-mountPoint"] and len(words) == 4:
         if volume.get("Locked"):
             return said(f"Volume on {volume['DeviceIdentifier']} is locked")

@@ -3,6 +3,7 @@
 //!
 //!     cargo build --release --workspace
 //!     cargo run --release --example measure-install -- 5
+//!     cargo run --release --example measure-install -- 1 steps     # also when each step of ours began, and how long it took
 
 // The measurement uses a part of what the tests use.
 #[allow(dead_code)]
@@ -33,6 +34,7 @@ type Round = ([f64; 2], [f64; 2]);
 
 fn main() -> Result<()> {
     let runs: usize = std::env::args().nth(1).map_or(Ok(5), |runs| runs.parse())?;
+    let show_steps = std::env::args().nth(2).is_some_and(|word| word == "steps");
     let scratch = tempfile::tempdir()?;
     let xz = scratch.path().join("nix.tar.xz");
     host("sh")
@@ -51,8 +53,11 @@ fn main() -> Result<()> {
     let our_removal = format!("{}/nix-unroot uninstall --yes", product::DIR);
     let mut rounds = Vec::new();
     for round in 1..=runs {
-        let official = times(&xz, [OFFICIAL, OFFICIAL_REMOVAL])?;
-        let ours = times(&xz, [&ours, &our_removal])?;
+        let (official, _) = times(&xz, [OFFICIAL, OFFICIAL_REMOVAL])?;
+        let (ours, machine) = times(&xz, [&ours, &our_removal])?;
+        if show_steps {
+            steps(&machine)?;
+        }
         println!("{round}: official {official:.2?} s, nix-unroot {ours:.2?} s (installation, removal)");
         rounds.push((official, ours));
     }
@@ -74,7 +79,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// How long scripts take, one after the other, on a machine of their own, in seconds, each until the disk has it all.
-fn times(archive: &Path, scripts: [&str; 2]) -> Result<[f64; 2]> {
+fn times(archive: &Path, scripts: [&str; 2]) -> Result<([f64; 2], Machine)> {
     let mut machine = Machine::copy_of(&image::without_nix()?.join("tree"), "measure")?;
     product::install(&machine)?;
     machine.install_file(archive, ARCHIVE, "0644")?;
@@ -88,5 +93,21 @@ fn times(archive: &Path, scripts: [&str; 2]) -> Result<[f64; 2]> {
         machine.shell("root", &format!("{script}; sync -f /root"))?.timeout(Duration::from_secs(600)).ok()?;
         *time = start.elapsed().as_secs_f64();
     }
-    Ok(times)
+    Ok((times, machine))
+}
+
+/// Prints what the log of each run says of its steps: when one ended, and its milliseconds.
+fn steps(machine: &Machine) -> Result<()> {
+    for run in 1.. {
+        let log = machine.tree().join(format!("var/lib/nix-unroot/run-{run}.log"));
+        let Ok(log) = std::fs::read_to_string(log) else { return Ok(()) };
+        for line in log.lines() {
+            let event: serde_json::Value =
+                serde_json::from_str(line).context("a line of the log is no JSON")?;
+            let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            let time = text("time");
+            println!("{} {:>6} {:<12} {}", &time[11..], event["ms"], text("result"), text("text").trim());
+        }
+    }
+    Ok(())
 }

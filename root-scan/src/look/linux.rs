@@ -30,8 +30,22 @@ impl<'a> Direct<'a> {
     pub fn one(&mut self, kind: Kind, path: &Path) -> Outcome {
         match kind {
             Kind::Lies => self.lies(path),
-            Kind::Leads => sys::thing(path).map_or_else(Outcome::Unseen, Outcome::Thing),
+            Kind::Leads => sys::thing(AT_FDCWD, path).map_or_else(Outcome::Unseen, Outcome::Thing),
+            Kind::Named => self.named(path).map_or_else(Outcome::Unseen, Outcome::Thing),
         }
+    }
+
+    fn named(&self, path: &Path) -> nix::Result<sys::Thing> {
+        let mut parts = path.strip_prefix(self.proc).map_err(|_| Errno::EINVAL)?.components();
+        let mut root = self.proc.to_owned();
+        for part in parts.by_ref() {
+            root.push(part);
+            if part.as_os_str() == "root" {
+                break;
+            }
+        }
+        let root = sys::open_root(&root)?;
+        sys::thing(sys::find_plainly(root, parts.as_path())?, Path::new(""))
     }
 
     fn lies(&mut self, path: &Path) -> Outcome {

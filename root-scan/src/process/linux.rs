@@ -1,6 +1,6 @@
 //! Linux: `/proc`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::resume_unwind;
@@ -15,8 +15,7 @@ use crate::helper::Helper;
 use crate::roots::Roots;
 use crate::sys;
 
-use super::elsewhere::Elsewhere;
-use super::names::Mounted;
+use super::elsewhere::{Elsewhere, Mounts};
 use super::text::Searcher;
 use super::{ROUNDS, kernel, names, one, sight};
 
@@ -66,11 +65,11 @@ impl<'a> Processes<'a> {
         shared.find_the_rest(root)
     }
 
-    fn mounts_of_init(&self) -> Result<HashMap<u64, Mounted>, Doubt> {
-        let mut mounts = HashMap::new();
+    fn mounts_of_init(&self) -> Result<Mounts, Doubt> {
+        let mut mounts = Mounts::new();
         let (name, place) = (OsStr::new("1/mountinfo"), || self.path.join("1/mountinfo"));
         let each = |line: &[u8]| {
-            mounts.extend(names::mounted(line));
+            mounts.extend(names::mount(line));
             Ok(())
         };
         one::read(self.directory.as_fd(), name, place, |file| Searcher::new().lines(file, each))?;

@@ -16,15 +16,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 
 use super::elsewhere::Elsewhere;
+use super::names::{self, Mapped};
+use super::numbers;
 use super::text::{Searcher, Stop};
-use super::{names, numbers};
 use crate::doubt::Doubt;
-use crate::look::Held;
 use crate::roots::Roots;
 use crate::store_path;
 use crate::sys::{self, Common};
 
-/// Links that are looked at together.
+/// Things that are looked at together.
 const TOGETHER: usize = 256;
 
 /// What all threads of a scan find.
@@ -72,15 +72,13 @@ pub struct Scanner<'s, 'a> {
     shared: &'s Shared<'a>,
     searcher: Searcher,
     /// Links whose text shows no store path.
-    links: Vec<Held>,
-    /// Mapped files of this process of which the same is true, by inode.
-    mapped: Vec<(u64, PathBuf)>,
+    links: Vec<PathBuf>,
 }
 
 impl<'s, 'a> Scanner<'s, 'a> {
     /// Adds to what is shared.
     pub fn new(shared: &'s Shared<'a>) -> Self {
-        Self { shared, searcher: Searcher::new(), links: Vec::new(), mapped: Vec::new() }
+        Self { shared, searcher: Searcher::new(), links: Vec::new() }
     }
 
     /// Looks at what was put off.
@@ -98,14 +96,11 @@ impl<'s, 'a> Scanner<'s, 'a> {
             Err(errno) => return Err(Doubt::unreadable(path, errno)),
         };
         let directory = directory.as_fd();
-        let is_gone = || sys::status(directory, "status").is_err_and(gone);
         match self.whole(directory, &path, pid) {
             // Teardown gives odd errors; what is true of a process that is gone by now does not matter.
-            Err(Doubt::Unreadable { .. }) if is_gone() => {}
-            result => result?,
+            Err(Doubt::Unreadable { .. }) if sys::status(directory, "status").is_err_and(gone) => Ok(()),
+            result => result,
         }
-        self.shared.elsewhere.mapped(&path, &mut self.mapped, is_gone)?;
-        if self.links.len() >= TOGETHER { self.shared.elsewhere.links(&mut self.links) } else { Ok(()) }
     }
 
     /// Adds the store paths in a file of the kernel's, if it exists; returns whether it does.
@@ -130,8 +125,11 @@ impl<'s, 'a> Scanner<'s, 'a> {
     ) -> Result<Option<OsString>, Doubt> {
         match sys::read_link(directory, name) {
             Ok(text) => {
-                if !self.shared.all(text.as_bytes(), &place)? && text.as_bytes().starts_with(b"/") {
-                    self.links.push(Held { path: place(), name: text.clone().into() });
+                if !self.shared.all(text.as_bytes(), &place)? && self.shared.elsewhere.may_be_hidden(&text) {
+                    self.links.push(place());
+                    if self.links.len() >= TOGETHER {
+                        self.shared.elsewhere.links(&mut self.links)?;
+                    }
                 }
                 Ok(Some(text))
             }
@@ -233,18 +231,20 @@ impl<'s, 'a> Scanner<'s, 'a> {
 
     fn maps(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), Doubt> {
         let place = || path.join("maps");
-        let (shared, mapped) = (self.shared, &mut self.mapped);
+        let elsewhere = &self.shared.elsewhere;
+        let is_gone = || sys::status(directory, "status").is_err_and(gone);
+        let mut files: Vec<Mapped> = Vec::new();
         let each = |line: &[u8]| {
-            let file = if shared.all(line, place)? { None } else { names::mapped(line) };
-            // A file is mapped in several pieces, one below the other.
-            if let Some(file) = file.filter(|file| shared.elsewhere.may_be_inside(file))
-                && mapped.last().is_none_or(|(inode, _)| *inode != file.inode)
-            {
-                mapped.push((file.inode, file.name.to_owned()));
+            if self.shared.all(line, place)? {
+                return Ok(());
             }
-            Ok(())
+            // A file is mapped in several pieces.
+            let new = |file: &Mapped| elsewhere.may_be_inside(file) && !files.contains(file);
+            files.extend(names::mapped(line).filter(new));
+            if files.len() >= TOGETHER { elsewhere.mapped(path, &mut files, is_gone) } else { Ok(()) }
         };
-        read(directory, OsStr::new("maps"), place, |file| self.searcher.lines(file, each)).map(drop)
+        read(directory, OsStr::new("maps"), place, |file| self.searcher.lines(file, each))?;
+        elsewhere.mapped(path, &mut files, is_gone)
     }
 
     /// The directories of a process or thread, and what is mounted where it can see it.
@@ -259,7 +259,7 @@ impl<'s, 'a> Scanner<'s, 'a> {
         }
         let place = || path.join("mountinfo");
         let each = |line: &[u8]| {
-            self.shared.elsewhere.mount(names::mounted(line));
+            self.shared.elsewhere.mount(names::mount(line));
             self.shared.all(line, place).map(drop)
         };
         match read(directory, OsStr::new("mountinfo"), place, |file| self.searcher.lines(file, each)) {

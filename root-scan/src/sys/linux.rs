@@ -13,15 +13,29 @@ use super::{Thing, retry};
 
 /// The root directory of process 1. Looked at from there, no mount namespace of ours can hide anything.
 pub fn root_of_init(proc: &Path) -> nix::Result<OwnedFd> {
+    open_root(&proc.join("1/root"))
+}
+
+/// The root directory of a process, by its link in `/proc`.
+pub fn open_root(link: &Path) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    retry(|| nix::fcntl::open(&proc.join("1/root"), flags, Mode::empty()))
+    retry(|| nix::fcntl::open(link, flags, Mode::empty()))
 }
 
 /// Whatever lies at `path` when `root` is the root directory, without opening it (`O_PATH`); a symlink in the last component is
 /// not followed.
 pub fn find(root: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
+    find_as(root, path, ResolveFlag::RESOLVE_IN_ROOT)
+}
+
+/// The same where no part of `path` is a symlink.
+pub fn find_plainly(root: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
+    find_as(root, path, ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS)
+}
+
+fn find_as(root: impl AsFd, path: &Path, rules: ResolveFlag) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    let how = OpenHow::new().flags(flags).resolve(rules);
     let mut attempts = 0;
     loop {
         match nix::fcntl::openat2(&root, path, how) {
@@ -58,12 +72,12 @@ pub fn details(file: &OwnedFd) -> nix::Result<Details> {
     })
 }
 
-/// Follows all links, also those of `/proc` that lead to what a process holds. File systems that may answer from what they know
-/// already need not ask their server.
-pub fn thing(path: &Path) -> nix::Result<Thing> {
-    use nix::libc::{AT_FDCWD, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_INO, STATX_MNT_ID};
-    let flags = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
-    let status = path.with_nix_path(|path| statx(AT_FDCWD, path, flags, STATX_INO | STATX_MNT_ID))??;
+/// Follows all links, also those of `/proc` that lead to what a process holds; with an empty path, `at` itself. File systems that may
+/// answer from what they know already need not ask their server.
+pub fn thing(at: impl AsFd, path: &Path) -> nix::Result<Thing> {
+    use nix::libc::{AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_INO, STATX_MNT_ID};
+    let (at, flags) = (at.as_fd().as_raw_fd(), AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC);
+    let status = path.with_nix_path(|path| statx(at, path, flags, STATX_INO | STATX_MNT_ID))??;
     Ok(Thing {
         device: (status.stx_dev_major, status.stx_dev_minor),
         inode: status.stx_ino,

@@ -12,20 +12,25 @@ const PROGRAMS: [&str; 4] = ["nix-unroot", "nix-root-scan", "nix-daemon-gate", "
 
 /// Puts the programs of this build into the machine.
 pub fn install(machine: &Machine) -> Result<()> {
+    let dir = stripped()?;
     for program in PROGRAMS {
-        let path = built(program)?;
-        machine.install_file(&path, &format!("{DIR}/{program}"), "0755")?;
+        machine.install_file(&dir.path().join(program), &format!("{DIR}/{program}"), "0755")?;
     }
     Ok(())
 }
 
-/// A release of this build in a new directory, as `scripts/release` packs it. Without symbols, which are three quarters of a
-/// debug build.
-pub fn release() -> Result<tempfile::TempDir> {
+/// The programs of this build without symbols, which are half of a debug build: a run copies the programs, and reads the copies.
+fn stripped() -> Result<tempfile::TempDir> {
     let dir = tempfile::tempdir()?;
     for program in PROGRAMS {
         host("strip").arg("-o").arg(dir.path().join(program)).arg(built(program)?).ok()?;
     }
+    Ok(dir)
+}
+
+/// A release of this build in a new directory, as `scripts/release` packs it.
+pub fn release() -> Result<tempfile::TempDir> {
+    let dir = stripped()?;
     let out = tempfile::tempdir()?;
     host(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/release"))
         .arg("--programs")

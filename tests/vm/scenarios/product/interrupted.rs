@@ -14,6 +14,7 @@ on_both_layouts!(
     a_killed_rollback_is_finished,
     a_restart_in_the_middle_starts_nothing,
     a_failing_check_undoes_the_run,
+    a_check_that_dies_leaves_nothing,
     nobody_works_on_the_store_meanwhile,
     what_forbids_a_run_is_said_before_it,
     without_root_nothing_happens,
@@ -174,6 +175,42 @@ fn a_failing_check_undoes_the_run(layout: Layout) -> Result<()> {
     ensure!(outcome.stderr.contains("rollback"), "{outcome}");
     product::ok(&machine, "rollback --yes")?;
     before.assert_same(&manifest(&machine)?, "after a migration that was left half done, and a rollback")
+}
+
+/// Where the scanner remembers roots by their file system, a disk that has another name at the next boot must not keep alive what a
+/// killed check planted. Here a mount over the directories takes the boot's place.
+fn a_check_that_dies_leaves_nothing(layout: Layout) -> Result<()> {
+    let (machine, _) = ready(layout, "killed-check")?;
+    killed_at(&machine, "do:verify:recorded", "migrate --yes")?;
+    let remains = "ls -d /nix/store/*-nix-unroot-verify-* /{home,root,var/tmp}/.nix-unroot-verify-* 2>/dev/null || true";
+    let before = machine.root("ls /nix/var/nix/gcroots/auto")?;
+    let mut left = 0;
+    for (number, kind) in [
+        (1, "path-added"),
+        (1, "built"),
+        (1, "paths-deleted"),
+        (2, "plant-made"),
+        (3, "path-added"),
+        (3, "root-planted"),
+        (1, "roots-listed"),
+        (2, "plant-removed"),
+        (2, "paths-deleted"),
+    ] {
+        killed_at(&machine, &format!("do:verify:{number}:{kind}"), "resume --yes")?;
+        left += machine.root(remains)?.lines().count();
+        if kind == "roots-listed" {
+            // The scanner has seen them.
+            machine.root("for d in /home /root /var/tmp; do mount --bind $d $d; done")?;
+        }
+    }
+    ensure!(left > 10, "only {left} things were left by the kills");
+    let begun = std::time::Instant::now();
+    product::ok(&machine, "resume --yes")?;
+    let took = begun.elapsed();
+    ensure!(took.as_secs() < 15, "the last check took {took:?}");
+    let after = machine.root(&format!("ls /nix/var/nix/gcroots/auto; {remains}"))?;
+    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+    Ok(())
 }
 
 fn what_forbids_a_run_is_said_before_it(layout: Layout) -> Result<()> {

@@ -1,8 +1,9 @@
-//! `--init none`: an installation in a container without systemd: a PID namespace of its own, in which a shell is the first process and no
+//! `--init none`: a container without systemd: a PID namespace of its own, in which a shell is the first process and no
 //! /run/systemd is seen.
 
 use super::install::{clean, expression, from_archive};
 use crate::harness::exec::Outcome;
+use crate::harness::layout::Layout;
 use crate::harness::machine::{Machine, quote};
 use crate::harness::manifest::Manifest;
 use crate::harness::product;
@@ -34,6 +35,16 @@ fn make_container(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// Does what the program says: runs the one that starts the daemon, and waits for its sockets.
+fn start(machine: &Machine) -> Result<()> {
+    machine.background(
+        "root",
+        &format!("exec nsenter --target $(cat /root/init) --mount --pid -- {START} >/run/start.log 2>&1"),
+    )?;
+    machine.root(&format!("for i in $(seq 100); do [ -S {ROOTS_SOCKET} ] && [ -S /nix/var/nix/daemon-socket/socket ] && exit; sleep 0.1; done; cat /run/start.log; exit 1"))?;
+    Ok(())
+}
+
 #[test]
 fn an_installation_is_started_as_it_says_and_goes_without_a_trace() -> Result<()> {
     let machine = clean("without-init")?;
@@ -53,11 +64,7 @@ fn an_installation_is_started_as_it_says_and_goes_without_a_trace() -> Result<()
     // It was started for the proof, and is gone again.
     ok(&machine, "root", "! pgrep -x 'nix-daemon-gate|nix-root-scan'")?;
 
-    machine.background(
-        "root",
-        &format!("exec nsenter --target $(cat /root/init) --mount --pid -- {START} >/run/start.log 2>&1"),
-    )?;
-    machine.root(&format!("for i in $(seq 100); do [ -S {ROOTS_SOCKET} ] && [ -S /nix/var/nix/daemon-socket/socket ] && exit; sleep 0.1; done; cat /run/start.log; exit 1"))?;
+    start(&machine)?;
     let build = |name: &str, link: &str| {
         ok(&machine, "alice", &format!("cd; nix-build {link} -E '{}'", expression(name)))
     };
@@ -96,4 +103,45 @@ fn an_installation_is_started_as_it_says_and_goes_without_a_trace() -> Result<()
         &Manifest::of_tree(&machine)?,
         "after an installation without an init system and its rollback",
     )
+}
+
+/// The official script's Nix, whose root daemon nobody starts here.
+#[test]
+fn another_nix_is_migrated_and_removed_and_both_are_undone() -> Result<()> {
+    let base = Layout::Official.base()?;
+    let mut machine = Machine::copy_of(&base.join("tree"), "without-init-official")?;
+    drop(base);
+    machine.boot()?;
+    machine.root("useradd -m -s /bin/bash alice")?;
+    machine.user("alice", "true")?;
+    product::install(&machine)?;
+    let never = Manifest::of_tree(&machine)?;
+    Layout::Official.install(&machine)?;
+    machine.root("systemctl stop nix-daemon.socket nix-daemon.service")?;
+    make_container(&machine)?;
+    let installed = Manifest::of_tree(&machine)?;
+    let program = format!("{}/nix-unroot", product::DIR);
+
+    let migrated = inside(&machine, "root", &format!("{program} migrate --yes --init none"))?.exits(0)?;
+    ensure!(migrated.stderr.contains(&format!("run {START} as root")), "{migrated}");
+    start(&machine)?;
+    let build = format!("nix-build --no-out-link -E '{}'", expression("migrated"));
+    let built = ok(&machine, "alice", &build)?;
+    let uid: u32 = machine.root(&format!("cat {built}"))?.parse()?;
+    ensure!(super::target::subuids(&machine)?.contains(&uid), "the build ran as {uid}");
+    ok(&machine, "alice", &format!("nix-store --delete {built} && rm -rf ~/.cache ~/.local/state/nix"))?;
+    ok(&machine, "root", &format!("{program} rollback --yes"))?;
+    installed.assert_same(&Manifest::of_tree(&machine)?, "after a migration and its rollback")?;
+
+    // The store goes last: until then everything comes back.
+    let killed = "NIX_UNROOT_CHECKPOINT=do:remove-accounts-1:done";
+    inside(&machine, "root", &format!("{killed} {program} uninstall --yes"))?.exits(137)?;
+    ok(&machine, "root", &format!("! getent passwd nixbld1 && {program} rollback --yes"))?;
+    installed.assert_same(
+        &Manifest::of_tree(&machine)?,
+        "after a removal that was interrupted and its rollback",
+    )?;
+
+    ok(&machine, "root", &format!("{program} uninstall --yes --purge-homes"))?;
+    never.assert_same(&Manifest::of_tree(&machine)?, "after a removal")
 }

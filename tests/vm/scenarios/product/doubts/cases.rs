@@ -79,7 +79,7 @@ pub const CASES: &[Case] = &[
     case("something mounted over a process", BLIND, "something is mounted over /proc/",
         "mkdir -p /var/empty; setsid sleep 1000005 </dev/null >/dev/null 2>&1 & mount --bind /var/empty /proc/$!; unit",
         "umount /proc/$(awk '/ \\/proc\\/[0-9]+ / { print substr($5, 7) }' /proc/self/mountinfo); pkill -f '^sleep 1000005'; unit"),
-    case("no second process", BLIND, "cannot start a helper to look into homes",
+    case("no second process", BLIND, "cannot start a helper to look at files",
         "unit 'SystemCallFilter=~clone clone3 fork vfork'", "unit"),
     case("no open files left", UNREADABLE, "Too many open files",
         "unit LimitNOFILE=24; setpriv --reuid=alice --clear-groups mkdir -p /nix/var/nix/gcroots/per-user/alice/$(printf 'd/%.0s' $(seq 30))",
@@ -122,6 +122,13 @@ pub const CASES: &[Case] = &[
     case("store paths without number", LIMIT, "more than 400000 different store paths",
         "setsid setpriv --reuid=bob --clear-groups perl /opt/doubts/many.pl </dev/null >/dev/null 2>&1; sleep 0.5",
         "pkill -f '^/bin/sleep 1000003'"),
+    case("files without number that nobody can place", LIMIT, "more than 10000 files that no name places",
+        "mkdir -p /srv/hidden /srv/shown; (cd /srv/hidden; seq 0 10000 | xargs touch)
+         setsid prlimit --nofile=20000 unshare --mount perl -e 'system qw(mount --bind /srv/hidden /srv/shown);
+             for (0..10000) { open $f[$_], \"<\", \"/srv/shown/$_\" or die $! }
+             system qw(umount -l /srv/shown); open R, \">\", \"/run/hidden\"; sleep 1000006' </dev/null >/dev/null 2>&1 &
+         for i in $(seq 200); do if test -e /run/hidden; then break; fi; sleep 0.05; done",
+        "pkill -f '^perl -e system'; rm -r /srv/hidden /srv/shown /run/hidden"),
     case("helpers die again and again", LIMIT, "more than 16 look-ups without an answer",
         "hang; while_it_scans kill_helpers", "unhang"),
     case("entries that change at each look", Kind::Doubt("Unsteady"), "kept changing while it was read",

@@ -25,6 +25,10 @@ pub struct Journey {
     pub registers: bool,
 }
 
+/// What the names of Debian's units begin with that stay.
+const UNITS: &str = "nix|dbus|basic|sysinit|multi-user|graphical|default|sockets|timers|paths|slices|local-fs|remote-fs|swap|shutdown|umount|final|\
+                     exit|poweroff|-[.]slice|system[.]|user|tmp[.]mount|systemd-(journald|logind|tmpfiles-setup|user-sessions|poweroff)";
+
 const MIGRATE: Journey = Journey {
     name: "migrate, Debian's packages",
     make: || Ok(ready(Layout::Debian, "kill")?.0),
@@ -99,11 +103,15 @@ pub const JOURNEYS: [Journey; 10] = [
 ];
 
 impl Journey {
-    /// A booted machine before the run. Its systemd generates no units: doing that anew at each of a run's ten reloads would take more
-    /// time than the run.
-    pub fn machine(&self) -> Result<Machine> {
-        let machine = (self.make)()?;
-        machine.root("rm -f /usr/lib/systemd/system-generators/*; systemctl daemon-reload")?;
+    /// A machine before the run that was switched off: the others are copies of it. Its systemd has no units but those of Nix and of what
+    /// runs, and generates none: reading them anew at each of a run's ten reloads would take more time than the run.
+    pub fn template(&self) -> Result<Machine> {
+        let mut machine = (self.make)()?;
+        machine.root(&format!(
+            "rm -f /usr/lib/systemd/system-generators/*; cd /usr/lib/systemd/system
+             ls | grep -Ev '^({UNITS})' | xargs rm -rf; systemctl daemon-reload"
+        ))?;
+        machine.stop()?;
         Ok(machine)
     }
 

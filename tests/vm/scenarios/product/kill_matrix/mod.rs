@@ -1,8 +1,10 @@
 //! Killed at every instant: the instants are found by running, so that a new step is covered without further work.
 
+mod cases;
 mod coverage;
 mod journeys;
 mod recover;
+mod sample;
 mod undisturbed;
 
 use super::interrupted::{killed_at, manifest, migrated_manifest};

@@ -1,29 +1,38 @@
 //! From each instant of each journey both ways: what `resume` makes is what an undisturbed run makes, and what `rollback` gives back
 //! is the machine before, by manifest.
+//!
+//! A machine takes many kills in one run there and back: what recovers from one dies at the next. Where such a chain does not end as it
+//! should, or an instant does not come again, each of its kills is tried alone.
 
 use super::super::interrupted::KILLED;
+use super::cases::{self, Case, Round, Way};
 use super::journeys::{JOURNEYS, Journey};
 use super::undisturbed::Undisturbed;
 use crate::harness::machine::Machine;
-use crate::harness::manifest::Manifest;
 use crate::harness::product;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Of how many recoveries one is tried, unless `NIX_UNROOT_SAMPLE` says so or `NIX_UNROOT_WHOLE_MATRIX` is set.
 const SAMPLE: usize = 121;
+/// Kills in one run and one direction, unless `NIX_UNROOT_CHAIN` says how many.
+const CHAIN: usize = 12;
 /// Machines at a time, unless `NIX_UNROOT_MACHINES` says how many: most of a run's time goes by waiting.
 const MACHINES: usize = 2;
 /// Milliseconds that a command runs before it is killed; most take about twenty.
 const DELAYS: [u32; 5] = [0, 2, 5, 10, 20];
+/// Of how many cases one has a recovery that is also killed after a time, whatever it is at then.
+const TIMED: usize = 3;
 /// Recoveries between two lines about how far the test is.
 const TOLD: usize = 50;
+/// Where the journal's directory of a machine before the run is kept; no manifest looks there.
+const STATE: &str = "/root/nix-unroot/state";
 
 macro_rules! journeys {
     ($($name:ident: $index:literal),+ $(,)?) => {
-        $(#[test] fn $name() -> Result<()> { recover_from_each($index, &JOURNEYS[$index]) })+
+        $(#[test] fn $name() -> Result<()> { recover_from_each($index, sample()?) })+
     };
 }
 
@@ -40,38 +49,11 @@ journeys!(
     repair: 9,
 );
 
-/// Which way a run went when it was killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Way {
-    There,
-    Back,
-}
-
-/// A kill, and what follows it.
-#[derive(Clone, Debug)]
-struct Case {
-    way: Way,
-    instant: String,
-    recovery: &'static str,
-    /// Chooses the delay of a kill inside a command, and whether the recovery is killed, too.
-    number: usize,
-    /// Nothing before the instant is for good.
-    revocable: bool,
-}
-
-/// What is tried on a machine that is as it was before, and leaves it so.
-#[derive(Debug)]
-enum Round {
-    /// A kill on the way there, and back from it.
-    Half(Case),
-    /// A kill on the way there that does not keep the run from its end, and one on the way back.
-    Whole(Option<Case>, Option<Case>),
-}
-
-/// A machine, and what it was before the run.
+/// A machine before the run.
 struct Site {
     machine: Machine,
-    before: Manifest,
+    /// What `nix-unroot` is told to do there.
+    arguments: String,
 }
 
 /// What all machines share.
@@ -85,37 +67,35 @@ struct Matrix<'a> {
     start: Instant,
 }
 
-/// `number` among the journeys makes that they take different samples.
-fn recover_from_each(number: usize, journey: &Journey) -> Result<()> {
+/// Tries one of `sample` recoveries of the journey with this index; which ones, differs between journeys.
+pub fn recover_from_each(index: usize, sample: usize) -> Result<()> {
+    let journey = &JOURNEYS[index];
     let (undisturbed, machine) = Undisturbed::run(journey)?;
-    let whole = std::env::var_os("NIX_UNROOT_WHOLE_MATRIX").is_some();
-    // For a closer look: all instants with this in their name.
-    let chosen = std::env::var("NIX_UNROOT_INSTANTS").ok();
-    let all: Vec<_> = cases(&undisturbed)
+    let chosen = chosen();
+    let all: Vec<_> = cases::of(&undisturbed)
         .into_iter()
         .filter(|case| chosen.as_ref().is_none_or(|part| case.instant.contains(part.as_str())))
         .collect();
-    let sample = std::env::var("NIX_UNROOT_SAMPLE").map_or(Ok(SAMPLE), |text| text.parse::<usize>())?;
     // Odd, as each instant has two recoveries.
-    let step = if whole || chosen.is_some() { 1 } else { sample | 1 };
+    let step = sample | 1;
     let (instants, total) = (undisturbed.there.len() + undisturbed.back.len(), all.len());
-    let wanted: Vec<_> = all.into_iter().skip(number * step / JOURNEYS.len()).step_by(step).collect();
+    let wanted: Vec<_> = all.into_iter().skip(index * step / JOURNEYS.len()).step_by(step).collect();
     let tried = wanted.len();
     let matrix = Matrix {
         journey,
         undisturbed,
-        rounds: Mutex::new(rounds(wanted, journey.is_final)),
+        rounds: Mutex::new(cases::rounds(wanted, journey.is_final, number("NIX_UNROOT_CHAIN", CHAIN)?)),
         outcomes: Mutex::default(),
         failures: Mutex::default(),
         start: Instant::now(),
     };
-    let machines = std::env::var("NIX_UNROOT_MACHINES").map_or(Ok(MACHINES), |text| text.parse())?;
-    let mut first = Some(Site { machine, before: matrix.undisturbed.before.clone() });
+    let mut first = Some(Site::new(journey, machine)?);
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..machines)
+        let workers: Vec<_> = (0..number("NIX_UNROOT_MACHINES", MACHINES)?)
             .map(|_| {
                 let site = first.take();
-                scope.spawn(|| matrix.work(site))
+                // At once: the others go on for long.
+                scope.spawn(|| matrix.work(site).inspect_err(|error| println!("{}: {error:#}", journey.name)))
             })
             .collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("a panic is a failure of the test"))
@@ -133,43 +113,38 @@ fn recover_from_each(number: usize, journey: &Journey) -> Result<()> {
     Ok(())
 }
 
-fn cases(undisturbed: &Undisturbed) -> Vec<Case> {
-    let there = undisturbed.there.iter().map(|instant| (Way::There, instant));
-    let back = undisturbed.back.iter().map(|instant| (Way::Back, instant));
-    let both = there.enumerate().chain(back.enumerate());
-    both.flat_map(|(index, (way, instant))| {
-        ["resume", "rollback"].map(|recovery| (way, instant.clone(), recovery, index))
-    })
-    .enumerate()
-    .map(|(number, (way, instant, recovery, index))| {
-        let revocable = way == Way::Back || index < undisturbed.revocable;
-        Case { way, instant, recovery, number, revocable }
-    })
-    .collect()
+/// Of how many recoveries one is tried.
+fn sample() -> Result<usize> {
+    match std::env::var_os("NIX_UNROOT_WHOLE_MATRIX").is_some() || chosen().is_some() {
+        true => Ok(1),
+        false => number("NIX_UNROOT_SAMPLE", SAMPLE),
+    }
 }
 
-/// Pairs kills on the way there with kills on the way back, so that one round tries both.
-fn rounds(cases: Vec<Case>, is_final: bool) -> VecDeque<Round> {
-    let (back, there): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.way == Way::Back);
-    let (half, onward): (Vec<_>, Vec<_>) =
-        there.into_iter().partition(|case| case.recovery == "rollback" && case.revocable);
-    let half = half.into_iter().map(Round::Half);
-    if is_final {
-        // From the end of such a run nothing leads back.
-        let single = onward.into_iter().map(|case| Round::Whole(Some(case), None));
-        return back
-            .into_iter()
-            .map(|case| Round::Whole(None, Some(case)))
-            .chain(half)
-            .chain(single)
-            .collect();
+/// For a closer look: only instants with this in their name.
+fn chosen() -> Option<String> {
+    std::env::var("NIX_UNROOT_INSTANTS").ok()
+}
+
+fn number(variable: &str, otherwise: usize) -> Result<usize> {
+    Ok(std::env::var(variable).map_or(Ok(otherwise), |text| text.parse())?)
+}
+
+impl Site {
+    fn new(journey: &Journey, machine: Machine) -> Result<Self> {
+        machine
+            .root(&format!("if [ -e /var/lib/nix-unroot ]; then cp -a /var/lib/nix-unroot {STATE}; fi"))?;
+        let arguments = (journey.arguments)(&machine)?;
+        Ok(Self { machine, arguments })
     }
-    let (mut onward, mut back) = (onward.into_iter(), back.into_iter());
-    let whole = std::iter::from_fn(move || match (onward.next(), back.next()) {
-        (None, None) => None,
-        (there, back) => Some(Round::Whole(there, back)),
-    });
-    whole.chain(half).collect()
+
+    /// The journal is again as it was before the run: hundreds of runs in it would take time.
+    fn reset_journal(&self) -> Result<()> {
+        let script = format!(
+            "rm -rf /var/lib/nix-unroot; if [ -e {STATE} ]; then cp -a {STATE} /var/lib/nix-unroot; fi"
+        );
+        self.machine.root(&script).map(drop)
+    }
 }
 
 impl Matrix<'_> {
@@ -181,6 +156,7 @@ impl Matrix<'_> {
                 Some(site) => site,
                 None => self.another()?,
             };
+            here.reset_journal()?;
             if self.round(&here, round)? {
                 site = Some(here);
             }
@@ -188,71 +164,75 @@ impl Matrix<'_> {
     }
 
     fn another(&self) -> Result<Site> {
-        let machine = self.journey.machine().context("cannot make another machine")?;
+        let machine = self.undisturbed.another().context("cannot make another machine")?;
         let before = self.journey.before(&machine)?;
-        let alike = |manifest: &Manifest| match self.journey.registers {
-            true => manifest.clone().without_rows(),
-            false => manifest.clone(),
-        };
-        alike(&self.undisturbed.before).assert_same(&alike(&before), "another machine")?;
-        Ok(Site { machine, before })
+        self.undisturbed.before.assert_same(&before, "another machine")?;
+        Site::new(self.journey, machine)
     }
 
     /// Whether the machine is as before.
     fn round(&self, site: &Site, round: Round) -> Result<bool> {
-        let arguments = (self.journey.arguments)(&site.machine)?;
         let (there, back) = match round {
             Round::Half(case) => {
-                let done = self.there_and_back(site, &arguments, &case);
-                return Ok(self.told(&case, done));
+                let done = self.there_and_back(site, &case);
+                return Ok(self.told(vec![case], done));
             }
             Round::Whole(there, back) => (there, back),
         };
-        let Some(there) = there else {
-            let Some(back) = back else { return Ok(true) };
-            let done =
-                self.undisturbed.go_there(&site.machine, &arguments).and_then(|()| self.back(site, &back));
-            return Ok(self.told(&back, done));
+        let arrived = match there.is_empty() {
+            true => self.undisturbed.go_there(&site.machine, &site.arguments),
+            false => {
+                let done = self.onward(&site.machine, &site.arguments, &there);
+                match self.told(there, done) {
+                    true => Ok(()),
+                    false => Err(anyhow::anyhow!("it did not get there")),
+                }
+            }
         };
-        let done = self.onward(&site.machine, &arguments, &there);
-        let went = done.is_ok();
-        if self.journey.is_final || !went {
-            self.told(&there, done);
-            if let Some(back) = back {
-                locked(&self.rounds).push_back(Round::Whole(None, Some(back)));
+        if self.journey.is_final && back.is_empty() {
+            return Ok(false);
+        }
+        if arrived.is_err() {
+            if !back.is_empty() {
+                locked(&self.rounds).push_back(Round::Whole(vec![], back));
             }
             return Ok(false);
         }
-        match back {
-            Some(back) => {
-                self.told(&there, done);
-                let done = self.back(site, &back);
-                Ok(self.told(&back, done))
-            }
-            None => {
-                let done =
-                    product::ok(&site.machine, "rollback --yes").and_then(|_| self.assert_before(site));
-                Ok(self.told(&there, done))
-            }
+        if back.is_empty() {
+            let done = product::ok(&site.machine, "rollback --yes").and_then(|_| self.assert_before(site));
+            return done.map(|()| true).context("undisturbed, after a chain on the way there");
         }
+        let done = self.back(site, &back);
+        Ok(self.told(back, done))
     }
 
-    fn there_and_back(&self, site: &Site, arguments: &str, case: &Case) -> Result<()> {
-        self.kill(&site.machine, arguments, case)?;
-        product::ok(&site.machine, "rollback --yes")?;
-        self.assert_before(site)
+    fn there_and_back(&self, site: &Site, case: &Case) -> Result<usize> {
+        ensure!(self.dies(&site.machine, &site.arguments, case)?, "it did not get to {}", case.instant);
+        self.recover(&site.machine, case, "rollback")?;
+        self.assert_before(site)?;
+        Ok(1)
     }
 
     /// Killed on the way there, and at its end all the same. Past the point of no return also a rollback leads there: it refuses, and
-    /// says what does.
-    fn onward(&self, machine: &Machine, arguments: &str, case: &Case) -> Result<()> {
-        self.kill(machine, arguments, case)?;
-        if case.recovery == "rollback" && !self.is_over(machine)? {
-            let refused = product::run(machine, "rollback --yes")?.exits(4)?;
-            ensure!(refused.stderr.contains("nix-unroot resume finishes it"), "{refused}");
+    /// says what does. Returns at how many instants it died.
+    fn onward(&self, machine: &Machine, arguments: &str, cases: &[Case]) -> Result<usize> {
+        let mut command = arguments;
+        for (died, case) in cases.iter().enumerate() {
+            if !self.dies(machine, command, case)? {
+                self.assert_after(machine)?;
+                return Ok(died);
+            }
+            if case.recovery == "rollback" && !self.is_over(machine)? {
+                let refused = product::run(machine, "rollback --yes")?.exits(4)?;
+                ensure!(refused.stderr.contains("nix-unroot resume finishes it"), "{refused}");
+            }
+            command = "resume --yes";
         }
-        product::ok(machine, "resume --yes")?;
-        self.undisturbed.after.assert_same(&self.journey.after(machine)?, "what resume made")
+        if let Some(last) = cases.last() {
+            self.recover(machine, last, "resume")?;
+        }
+        self.assert_after(machine)?;
+        Ok(cases.len())
     }
 
     /// Whether nothing is to be resumed: it was killed at the very end.
@@ -260,53 +240,118 @@ impl Matrix<'_> {
         Ok(product::ok(machine, "history")?.contains(", final;"))
     }
 
-    fn back(&self, site: &Site, case: &Case) -> Result<()> {
-        self.kill(&site.machine, "rollback --yes", case)?;
-        product::ok(&site.machine, &format!("{} --yes", case.recovery))?;
-        self.assert_before(site)
+    fn back(&self, site: &Site, cases: &[Case]) -> Result<usize> {
+        let mut recovery = "rollback";
+        for (died, case) in cases.iter().enumerate() {
+            if !self.dies(&site.machine, &format!("{recovery} --yes"), case)? {
+                self.assert_before(site)?;
+                return Ok(died);
+            }
+            recovery = case.recovery;
+        }
+        if let Some(last) = cases.last() {
+            self.recover(&site.machine, last, recovery)?;
+        }
+        self.assert_before(site)?;
+        Ok(cases.len())
     }
 
     fn assert_before(&self, site: &Site) -> Result<()> {
-        site.before.assert_same(&self.journey.before(&site.machine)?, "what was given back")
+        let now = self.journey.before(&site.machine)?;
+        self.undisturbed.before.assert_same(&now, "what was given back")
     }
 
-    /// Dies at the case's instant; every third time the recovery dies, too, whatever it is at.
-    fn kill(&self, machine: &Machine, arguments: &str, case: &Case) -> Result<()> {
+    fn assert_after(&self, machine: &Machine) -> Result<()> {
+        self.undisturbed.after.assert_same(&self.journey.after(machine)?, "what resume made")
+    }
+
+    /// Runs `nix-unroot` until it dies at the case's instant; false when it ended well without getting there.
+    fn dies(&self, machine: &Machine, command: &str, case: &Case) -> Result<bool> {
         let delay = DELAYS[case.number % DELAYS.len()];
-        let program = format!("NIX_UNROOT_CHECKPOINT_DELAY={delay} {}/nix-unroot", product::DIR);
-        let run = format!("NIX_UNROOT_CHECKPOINT={} {program} {arguments}", case.instant);
-        machine.try_root(&run)?.exits(KILLED)?;
-        // A command that went on alone holds the lock, and the next run must wait for it.
-        machine.root("flock -w 60 /var/lib/nix-unroot/lock true")?;
-        if case.number.is_multiple_of(3) {
-            let recovery = if case.revocable { case.recovery } else { "resume" };
-            machine
-                .try_root(&format!("timeout -s KILL 0.{} {program} {recovery} --yes", 1 + case.number % 9))?;
-            machine.root("flock -w 60 /var/lib/nix-unroot/lock true")?;
+        // A command that goes on alone holds the lock, and the next run must wait for it.
+        let outcome = machine.try_root(&format!(
+            "end=0; NIX_UNROOT_CHECKPOINT={} NIX_UNROOT_CHECKPOINT_DELAY={delay} {}/nix-unroot {command} || end=$?
+             flock -w 60 /var/lib/nix-unroot/lock true; exit $end",
+            case.instant,
+            product::DIR
+        ))?;
+        match outcome.status {
+            KILLED => Ok(true),
+            0 => Ok(false),
+            _ => bail!("it was to die at {}: {outcome}", case.instant),
         }
-        Ok(())
     }
 
-    /// Counts the outcome; whether it is as it should be.
-    fn told(&self, case: &Case, done: Result<()>) -> bool {
-        let Case { way, instant, recovery, number, .. } = case;
-        let twice = if number.is_multiple_of(3) { " (killed once, too)" } else { "" };
-        let end = if done.is_ok() { "exact" } else { "FAILED" };
+    /// Recovers after the last kill; for some cases that recovery is killed after a time, and begun again.
+    fn recover(&self, machine: &Machine, case: &Case, command: &str) -> Result<()> {
+        if case.number.is_multiple_of(TIMED) {
+            let timed = machine.try_root(&format!(
+                "end=0; timeout -s KILL 0.{} {}/nix-unroot {command} --yes || end=$?
+                 flock -w 60 /var/lib/nix-unroot/lock true; exit $end",
+                1 + case.number % 9,
+                product::DIR
+            ))?;
+            // It was quicker, and another rollback would go on with the run before this one.
+            if timed.status == 0 {
+                return Ok(());
+            }
+        }
+        product::ok(machine, &format!("{command} --yes")).map(drop)
+    }
+
+    /// Counts the outcomes of cases that were tried together, and has what did not come to pass tried alone. Whether the machine is
+    /// as it should be.
+    fn told(&self, cases: Vec<Case>, done: Result<usize>) -> bool {
+        let together = cases.len();
+        match done {
+            Ok(died) if died == together || together > 1 => {
+                for (at, case) in cases.into_iter().enumerate() {
+                    match at < died {
+                        true => self.count(&case, at + 1 < died, "exact"),
+                        // The instant of the first did not come again, so it was not got to.
+                        false => locked(&self.rounds).push_back(Round::alone(case)),
+                    }
+                }
+                true
+            }
+            done if together > 1 => {
+                let error = done.err().map(|error| format!("{error:#}")).unwrap_or_default();
+                println!("{}: of {together} kills in one run: {error}; now each alone", self.journey.name);
+                locked(&self.rounds).extend(cases.into_iter().map(Round::alone));
+                false
+            }
+            done => {
+                let error =
+                    done.err().map_or_else(|| "it did not die".to_owned(), |error| format!("{error:#}"));
+                for case in &cases {
+                    self.count(case, false, "FAILED");
+                    let Case { instant, recovery, number, .. } = case;
+                    let text = format!("killed at {instant} ({number}), then {recovery}: {error}");
+                    println!("{text}");
+                    locked(&self.failures).push(text);
+                }
+                false
+            }
+        }
+    }
+
+    fn count(&self, case: &Case, killed_again: bool, end: &str) {
+        let twice = match (killed_again, case.number.is_multiple_of(TIMED)) {
+            (true, _) => ", killed at a later instant",
+            (false, true) => ", killed at a time",
+            (false, false) => "",
+        };
+        let way = if case.way == Way::There { "there" } else { "back" };
         let count = {
             let mut outcomes = locked(&self.outcomes);
-            let way = if *way == Way::There { "there" } else { "back" };
-            *outcomes.entry(format!("killed on the way {way}, {recovery}{twice}: {end}")).or_default() += 1;
+            *outcomes
+                .entry(format!("killed on the way {way}, {}{twice}: {end}", case.recovery))
+                .or_default() += 1;
             outcomes.values().sum::<usize>()
         };
         if count.is_multiple_of(TOLD) {
             println!("{}: {count} after {:.0} s", self.journey.name, self.start.elapsed().as_secs_f32());
         }
-        if let Err(error) = &done {
-            let text = format!("killed at {instant} ({number}), then {recovery}{twice}: {error:#}");
-            println!("{text}");
-            locked(&self.failures).push(text);
-        }
-        done.is_ok()
     }
 }
 

@@ -32,12 +32,14 @@ pub struct Undisturbed {
     pub done: (String, Vec<String>),
     pub before: Manifest,
     pub after: Manifest,
+    template: Machine,
 }
 
 impl Undisturbed {
     /// Leaves the machine as it was, or another one like it.
     pub fn run(journey: &Journey) -> Result<(Self, Machine)> {
-        let mut machine = journey.machine()?;
+        let template = journey.template()?;
+        let mut machine = copy_of(&template)?;
         let arguments = (journey.arguments)(&machine)?;
         let before = journey.before(&machine)?;
         let there = instants(&machine, &arguments)?;
@@ -47,9 +49,9 @@ impl Undisturbed {
         let revocable = there.iter().position(|instant| begins_for_good(instant)).unwrap_or(there.len());
         ensure!(journey.is_final == (revocable < there.len()), "{}: is there a way back?", journey.name);
         let mut undoable = done.1.clone();
-        let this = Self { there, back: Vec::new(), revocable, done, before, after };
+        let this = Self { there, back: Vec::new(), revocable, done, before, after, template };
         if journey.is_final {
-            machine = journey.machine()?;
+            machine = this.another()?;
             this.before.assert_same(&journey.before(&machine)?, "another machine of the same make")?;
             this.go_there(&machine, &arguments)?;
             undoable.retain(|step| !IRREVOCABLE.contains(&stem(step)));
@@ -60,6 +62,11 @@ impl Undisturbed {
         Ok((Self { back, ..this }, machine))
     }
 
+    /// Another booted machine before the run.
+    pub fn another(&self) -> Result<Machine> {
+        copy_of(&self.template)
+    }
+
     /// To the end of the run, or as far as there is a way back.
     pub fn go_there(&self, machine: &Machine, arguments: &str) -> Result<()> {
         match self.revocable == self.there.len() {
@@ -67,6 +74,14 @@ impl Undisturbed {
             false => killed_at(machine, &self.there[self.revocable - 1], arguments),
         }
     }
+}
+
+fn copy_of(template: &Machine) -> Result<Machine> {
+    let mut machine = Machine::copy_of(&template.tree(), "kill")?;
+    machine.boot()?;
+    // One journey takes away what starts it.
+    machine.root("systemctl start nix-daemon.socket 2>/dev/null || true")?;
+    Ok(machine)
 }
 
 /// Whether here a step is recorded that nothing undoes.
