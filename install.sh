@@ -48,7 +48,7 @@ system() {
 # What the archive of a system holds.
 programs_for() {
     case $1 in
-        *-darwin) echo nix-unroot ;;
+        *-darwin) echo nix-unroot nix-root-scan nix-daemon-gate nix-build-broker ;;
         *) echo nix-unroot nix-root-scan nix-daemon-gate ;;
     esac
 }

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 
 use super::Host;
 use crate::facts;
+use crate::remains::open_below;
 use crate::system::pause::Pause;
 
 /// How long a connection without a build may live on before it is closed.
@@ -52,12 +53,10 @@ pub fn drain(host: &Host<'_>, processes: &Processes<'_>, timeout: Duration) -> R
         host.check_cancelled()?;
         let running = processes.running();
         if running.builds.is_empty() && running.servers.is_empty() {
-            let Some(holder) = database_holder() else { return Ok(()) };
+            let Some(holder) = database_holder()? else { return Ok(()) };
             if start.elapsed() >= timeout {
                 bail!(
-                    "process {} ({}) still has Nix's database open after {} s: end it, and try again",
-                    holder.pid,
-                    holder.command.join(" "),
+                    "{holder} still has Nix's database open after {} s: end it, and try again",
                     timeout.as_secs()
                 );
             }
@@ -85,12 +84,19 @@ pub fn drain(host: &Host<'_>, processes: &Processes<'_>, timeout: Duration) -> R
 }
 
 /// Somebody who works on the store without a daemon: root's own `nix`, which opens the database itself.
-fn database_holder() -> Option<facts::RawProcess> {
+fn database_holder() -> Result<Option<String>> {
+    let words = |pid: i32, command: &str| format!("process {pid} ({command})");
+    if facts::macos::is_here() {
+        let holders = open_below("/nix", DATABASE)?;
+        return Ok(holders.first().map(|holder| words(holder.pid, &holder.command)));
+    }
     let has_database = |pid: i32| {
         let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         files.filter_map(|file| fs::read_link(file.path()).ok()).any(|file| file.starts_with(DATABASE))
     };
-    facts::running_processes().into_iter().find(|process| !process.in_container && has_database(process.pid))
+    let all = facts::running_processes();
+    let found = all.into_iter().find(|process| !process.in_container && has_database(process.pid));
+    Ok(found.map(|process| words(process.pid, &process.command.join(" "))))
 }
 
 impl Processes<'_> {

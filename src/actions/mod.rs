@@ -9,26 +9,37 @@
 
 mod account_debris;
 mod acl_entry;
+mod add_line;
 mod added_paths;
 mod append_block;
 pub mod conflict;
 mod copy_into_home;
 mod create_directory;
 mod create_group;
+mod create_log;
+mod create_record;
 mod create_user;
+mod create_volume;
 mod database;
 mod delete_tree;
+mod delete_volume;
 mod drain;
 pub mod drift;
 mod edit;
+mod exclude_from_backup;
 mod fetch_archive;
 mod file_state;
 mod forget_archive;
 mod install_profile;
 mod install_program;
 mod keep_files;
+mod keep_jobs_stopped;
 mod keep_stopped;
+mod link_socket;
 mod load_apparmor_profile;
+mod make_mount_point;
+mod mount_volume;
+mod need_volume;
 mod no_writers;
 mod purge_home;
 mod purge_packages;
@@ -39,16 +50,24 @@ mod remove_accounts;
 mod remove_block;
 mod remove_directory;
 mod remove_file;
+mod remove_lines;
+mod remove_records;
 mod reown;
+mod replace_block;
 mod replace_lines;
 mod set_owner;
 mod share_file;
+mod start_jobs;
 mod start_units;
+mod stop_jobs;
 mod stop_units;
 mod subid_line;
+mod switch_job;
 mod unpack_archive;
 mod verify;
+mod verify_mac;
 mod write_file;
+mod write_for_volume;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +79,9 @@ use serde::{Deserialize, Serialize};
 
 use conflict::{Choices, Scan};
 use drift::{Aspect, Drift};
+
+use crate::facts::macos;
+use crate::platform::directory;
 
 /// What an action may use besides its own parameters.
 pub struct Host<'a> {
@@ -233,6 +255,8 @@ actions! {
     "create-group" => CreateGroup(create_group::CreateGroup),
     /// A system user.
     "create-user" => CreateUser(create_user::CreateUser),
+    /// A user or a group of a Mac's directory.
+    "create-record" => CreateRecord(create_record::CreateRecord),
     /// A line in `/etc/subuid` or `/etc/subgid`.
     "subid-line" => SubidLine(subid_line::SubidLine),
     /// A directory.
@@ -259,14 +283,30 @@ actions! {
     "write-file" => WriteFile(write_file::WriteFile),
     /// A symbolic link.
     "put-symlink" => PutSymlink(put_symlink::PutSymlink),
+    /// A link to a socket that launchd makes.
+    "link-socket" => LinkSocket(link_socket::LinkSocket),
+    /// An empty file for what a job says.
+    "create-log" => CreateLog(create_log::CreateLog),
+    /// Time Machine passes a place over.
+    "exclude-from-backup" => ExcludeFromBackup(exclude_from_backup::ExcludeFromBackup),
     /// A marked block at the end of a file.
     "append-block" => AppendBlock(append_block::AppendBlock),
     /// systemd reads its units anew.
     "reload-units" => ReloadUnits(reload_units::ReloadUnits),
     /// Units are stopped, and what they left running ends.
     "stop-units" => StopUnits(stop_units::StopUnits),
+    /// launchd's jobs are unloaded, and what they left running ends.
+    "stop-jobs" => StopJobs(stop_jobs::StopJobs),
+    /// launchd's jobs are loaded.
+    "start-jobs" => StartJobs(start_jobs::StartJobs),
+    /// launchd may start a job, or may not, also after a restart.
+    "switch-job" => SwitchJob(switch_job::SwitchJob),
+    /// The same as `keep-stopped` on a Mac.
+    "keep-jobs-stopped" => KeepJobsStopped(keep_jobs_stopped::KeepJobsStopped),
     /// Nothing of Nix runs, in either direction.
     "keep-stopped" => KeepStopped(keep_stopped::KeepStopped),
+    /// Nix's volume is mounted.
+    "need-volume" => NeedVolume(need_volume::NeedVolume),
     /// Nobody has a file of the store open for writing.
     "no-writers" => NoWriters(no_writers::NoWriters),
     /// Units are started.
@@ -285,20 +325,40 @@ actions! {
     "reown" => Reown(reown::Reown),
     /// The finished state is proved on the live machine.
     "verify" => Verify(verify::Verify),
+    /// The same on a Mac, as far as it can be.
+    "verify-mac" => VerifyMac(verify_mac::VerifyMac),
     /// A file or link goes.
     "remove-file" => RemoveFile(remove_file::RemoveFile),
     /// An empty directory goes.
     "remove-directory" => RemoveDirectory(remove_directory::RemoveDirectory),
     /// An installer's block in a shell's file goes.
     "remove-block" => RemoveBlock(remove_block::RemoveBlock),
+    /// An installer's block in a shell's file gives way to ours.
+    "replace-block" => ReplaceBlock(replace_block::ReplaceBlock),
     /// Users and groups go.
     "remove-accounts" => RemoveAccounts(remove_accounts::RemoveAccounts),
+    /// Lines of somebody else's file go.
+    "remove-lines" => RemoveLines(remove_lines::RemoveLines),
+    /// Users and groups of a Mac's directory go.
+    "remove-records" => RemoveRecords(remove_records::RemoveRecords),
     /// Packages of the distribution go.
     "purge-packages" => PurgePackages(purge_packages::PurgePackages),
     /// What Nix's commands left in a home goes.
     "purge-home" => PurgeHome(purge_home::PurgeHome),
     /// A directory goes with all that is in it.
     "delete-tree" => DeleteTree(delete_tree::DeleteTree),
+    /// A line in somebody else's file.
+    "add-line" => AddLine(add_line::AddLine),
+    /// A directory in a Mac's root directory.
+    "make-mount-point" => MakeMountPoint(make_mount_point::MakeMountPoint),
+    /// A volume of APFS.
+    "create-volume" => CreateVolume(create_volume::CreateVolume),
+    /// A file that names a volume.
+    "write-for-volume" => WriteForVolume(write_for_volume::WriteForVolume),
+    /// launchd mounts a volume.
+    "mount-volume" => MountVolume(mount_volume::MountVolume),
+    /// A volume of APFS goes with all that is on it.
+    "delete-volume" => DeleteVolume(delete_volume::DeleteVolume),
 }
 
 /// What an undoing of something irrevocable says. The engine refuses to come this far.
@@ -323,16 +383,24 @@ fn show(path: &Path) -> std::path::Display<'_> {
     path.display()
 }
 
-/// The uid of `user`, found by name (NSS included).
+/// The uid of `user`, found by name (NSS included; on a Mac, in its local directory).
 fn uid_of(user: &str) -> Result<u32> {
-    users::get_user_by_name(user).map(|user| user.uid()).with_context(|| format!("there is no user {user:?}"))
+    let found = match (user, macos::is_here()) {
+        ("root", _) => Some(0),
+        (_, true) => directory::uid_of(user)?,
+        (_, false) => users::get_user_by_name(user).map(|user| user.uid()),
+    };
+    found.with_context(|| format!("there is no user {user:?}"))
 }
 
-/// The gid of `group`, found by name (NSS included).
+/// The gid of `group`, found in the same way. Root's group is called `root` in plans also where it has another name (`wheel` on a Mac).
 fn gid_of(group: &str) -> Result<u32> {
-    users::get_group_by_name(group)
-        .map(|group| group.gid())
-        .with_context(|| format!("there is no group {group:?}"))
+    let found = match (group, macos::is_here()) {
+        ("root", _) => Some(0),
+        (_, true) => directory::gid_of(group)?,
+        (_, false) => users::get_group_by_name(group).map(|group| group.gid()),
+    };
+    found.with_context(|| format!("there is no group {group:?}"))
 }
 
 #[cfg(test)]

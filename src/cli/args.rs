@@ -130,18 +130,7 @@ pub struct InspectArgs {
 impl Command {
     /// Whether it knows what it sees on a Mac.
     pub fn is_for_macs(&self) -> bool {
-        matches!(
-            self,
-            Self::Inspect(_)
-                | Self::Plan { .. }
-                | Self::Migrate(_)
-                | Self::Install(_)
-                | Self::History(_)
-                | Self::Schema { .. }
-                | Self::Config(_)
-                | Self::Completions { .. }
-                | Self::Man { .. }
-        )
+        !matches!(self, Self::Audit(_) | Self::Roots(_) | Self::Doctor(_))
     }
 }
 

@@ -74,7 +74,13 @@ pub fn migrate_options(session: &Session) -> Result<Options> {
 /// The machine's name as Nix writes it: `x86_64-linux`.
 fn this_system() -> Result<String> {
     let name = nix::sys::utsname::uname().context("cannot ask the kernel for its name")?;
-    Ok(format!("{}-{}", name.machine().to_string_lossy(), name.sysname().to_string_lossy().to_lowercase()))
+    Ok(nix_system(&name.machine().to_string_lossy(), &name.sysname().to_string_lossy()))
+}
+
+/// A Mac says `arm64` of what Nix, like Linux, calls `aarch64`.
+fn nix_system(machine: &str, kernel: &str) -> String {
+    let machine = if machine == "arm64" { "aarch64" } else { machine };
+    format!("{machine}-{}", kernel.to_lowercase())
 }
 
 /// The archive that was chosen, or the release that is known for `system`. Nothing without a digest.
@@ -191,6 +197,19 @@ mod tests {
         }
         let said = super::archive(&chosen(None, None), "m68k-linux").unwrap_err().to_string();
         assert!(said.contains("m68k-linux") && said.contains("--nix-archive"), "{said}");
+    }
+
+    #[test]
+    fn each_system_that_has_a_release_is_called_as_nix_calls_it() {
+        for (machine, kernel, system) in [
+            ("x86_64", "Linux", "x86_64-linux"),
+            ("aarch64", "Linux", "aarch64-linux"),
+            ("arm64", "Darwin", "aarch64-darwin"),
+            ("x86_64", "Darwin", "x86_64-darwin"),
+        ] {
+            assert_eq!(nix_system(machine, kernel), system);
+            assert!(release_for(system).unwrap().is_some(), "{system}");
+        }
     }
 
     #[test]

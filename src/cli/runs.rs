@@ -15,6 +15,7 @@ use super::exit::Exit;
 use super::log::{Event, Level};
 use super::progress::Progress;
 use super::{Session, require_root};
+use crate::actions::Action;
 use crate::actions::conflict::{Conflict, Keep};
 use crate::engine::{self, Drifted, Ending, Engine};
 use crate::journal::{self, Journal, Lock, LockError, Run, RunState};
@@ -414,6 +415,12 @@ fn with_current(
         session.output.message(nothing);
         return Ok(Ended::nothing());
     };
+    // Also before anybody is asked about what others changed: what is not mounted looks as if it were gone.
+    for step in Plan::read(&run.plan)?.steps {
+        if let Action::NeedVolume(needed) = step.action {
+            needed.check()?;
+        }
+    }
     let mut chosen = Vec::new();
     if let Some(choose) = choose {
         let found = runner.look(session, &run)?;

@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::facts::macos;
 use crate::findings::{Share, check_accepted};
 use crate::plan::Options;
 use crate::platform::{paths, systemd};
 use crate::types::SubidRange;
+
+/// What the store's owner is called on a Mac: names of accounts that are no person's begin so there.
+const MAC_USER: &str = "_nix";
 
 /// Each field is a flag `--like-this`, a variable `NIX_UNROOT_LIKE_THIS`, and a key `like-this` in the file: see `config`.
 #[derive(Clone, Debug, Default, Args)]
@@ -16,7 +20,7 @@ pub struct Settings {
     /// Asks nothing
     #[arg(long, short, global = true)]
     pub yes: bool,
-    /// Name of the user that will own the store [default: nix]
+    /// Name of the user that will own the store [default: nix, on a Mac _nix]
     #[arg(long, global = true, value_name = "NAME")]
     pub nix_user: Option<String>,
     /// Name of its group [default: the user's name]
@@ -85,6 +89,9 @@ pub struct Settings {
     /// Goes on in spite of this blocker; only those that can be accepted (repeatable, or with commas)
     #[arg(long, global = true, value_name = "KEY", value_delimiter = ',')]
     pub accept: Vec<String>,
+    /// On a Mac: changes it, although that was tried on simulated ones only
+    #[arg(long, global = true)]
+    pub untried_on_macs: bool,
     /// Directory of nix-daemon-gate and nix-root-scan [default: that of nix-unroot itself]
     #[arg(long, global = true, value_name = "DIR")]
     pub helpers: Option<PathBuf>,
@@ -97,7 +104,8 @@ impl Settings {
     /// When a name or a range is not one.
     pub fn options(&self) -> Result<Options> {
         let defaults = Options::default();
-        let nix_user = self.nix_user.clone().unwrap_or(defaults.nix_user);
+        let default_user = if macos::is_here() { MAC_USER.to_owned() } else { defaults.nix_user };
+        let nix_user = self.nix_user.clone().unwrap_or(default_user);
         let nix_group = self.nix_group.clone().unwrap_or_else(|| nix_user.clone());
         for name in [&nix_user, &nix_group] {
             check_account_name(name)?;
@@ -125,6 +133,7 @@ impl Settings {
                 aws: self.share_aws,
             },
             keep_installer: self.keep_installer,
+            untried_on_macs: self.untried_on_macs,
             accept: self.accept.clone(),
             program,
             helpers,
@@ -169,7 +178,8 @@ fn helpers_of(program: &Path) -> PathBuf {
 
 /// The first helper that is not in `directory`.
 pub fn missing_helper(directory: &Path) -> Option<&'static str> {
-    [paths::GATE, paths::ROOT_SCAN].into_iter().find(|name| !directory.join(name).is_file())
+    let broker = macos::is_here().then_some(paths::BROKER);
+    [paths::GATE, paths::ROOT_SCAN].into_iter().chain(broker).find(|name| !directory.join(name).is_file())
 }
 
 /// The names that useradd(8) takes everywhere: a letter or `_`, then letters, digits, `_` and `-`.

@@ -16,7 +16,7 @@ use crate::facts::{self, Facts, Flavour, Machine};
 use crate::journal::{Journal, Run};
 use crate::plan::{Plan, Uninstall};
 use crate::platform::paths;
-use crate::remains::{Holder, Remains, holders};
+use crate::remains::{Holder, Remains, holders, open_files};
 use crate::report::Document;
 
 /// The document of `uninstall --dry-run --json`, and of a removal that is blocked.
@@ -59,7 +59,7 @@ pub fn uninstall(session: &Session, args: &UninstallArgs) -> Result<Exit> {
         return Ended::nothing().finish(session, args.status);
     }
     let plan = survey.plan(session, args)?;
-    let (blocked, stays) = (survey.blockers(args), survey.stays(args));
+    let (blocked, stays) = (survey.blockers(session, args), survey.stays(args));
     if args.dry_run || !blocked.is_empty() {
         survey.show(session, args, &plan, &blocked, &stays)?;
         return Ok(match blocked.is_empty() {
@@ -130,11 +130,10 @@ impl Survey {
     }
 
     /// All that forbids it, never only the first.
-    fn blockers(&self, args: &UninstallArgs) -> Vec<String> {
+    fn blockers(&self, session: &Session, args: &UninstallArgs) -> Vec<String> {
         let mut blockers = Vec::new();
         let configured = match self.facts.flavour {
             Flavour::NixOs => Some("NixOS"),
-            Flavour::NixDarwin => Some("nix-darwin"),
             Flavour::SystemManager => Some("system-manager"),
             _ => None,
         };
@@ -143,10 +142,22 @@ impl Survey {
                 "{name} makes this machine from its configuration, and needs Nix: it cannot be removed"
             ));
         }
+        if self.facts.flavour == Flavour::NixDarwin {
+            blockers.push(
+                "nix-darwin makes this Mac from its configuration, with programs of Nix: remove nix-darwin first \
+                 (sudo darwin-uninstaller, or nix run nix-darwin#darwin-uninstaller), then run this again"
+                    .to_owned(),
+            );
+        }
         // What was never tried on such a machine is not done to one.
         if let Some(name) = self.remains.distribution.as_deref().filter(|name| *name != "debian") {
             let packages = self.remains.packages.join(" ");
             blockers.push(format!("packages of {name} own Nix: remove them with its package manager ({packages}), and run this again"));
+        }
+        if self.remains.mac.is_some() && !session.settings.untried_on_macs {
+            blockers.push(
+                "removing Nix was tried on simulated Macs only: look at --dry-run, have a backup, and give --untried-on-macs".to_owned(),
+            );
         }
         if args.keep_store {
             return blockers;
@@ -159,7 +170,13 @@ impl Survey {
         blockers.extend(
             mounts.map(|mount| format!("{0} is mounted: unmount it (umount {0})", mount.path.display())),
         );
-        let in_use = holders(&self.remains.build_uids);
+        let mut in_use = holders(&self.remains.build_uids);
+        if self.remains.mac.as_ref().is_some_and(|mac| mac.volume.is_some()) {
+            match open_files("/nix") {
+                Ok(holders) => in_use.extend(holders),
+                Err(error) => blockers.push(format!("{error:#}")),
+            }
+        }
         blockers.extend(
             in_use.iter().map(|Holder { pid, command, uses }| {
                 format!("process {pid} ({command}) uses {uses}: end it")

@@ -5,7 +5,8 @@ use console::Style;
 
 use super::exit::Exit;
 use super::{Session, require_root};
-use crate::facts::{self, Flavour};
+use crate::facts::macos::Mac;
+use crate::facts::{self, Facts, Flavour};
 use crate::plan;
 use crate::verify::{self, CheckResult, Report, Target};
 
@@ -18,6 +19,9 @@ pub fn verify(session: &Session) -> Result<Exit> {
             "Nix is not run unprivileged by nix-unroot here, so there is nothing to verify: see nix-unroot inspect"
         );
     }
+    if let Some(mac) = &facts.mac {
+        return on_mac(session, &facts, mac);
+    }
     // The unit knows better than an option whom the migration was for.
     if let Some(user) = facts.unit("nix-daemon-gate.service").and_then(|unit| unit.user.clone()) {
         options.nix_user = user;
@@ -28,6 +32,19 @@ pub fn verify(session: &Session) -> Result<Exit> {
     let mut target = Target::new(user.uid(), user.primary_group_id(), range);
     target.build_users_uids = facts.build_users.members.iter().map(|(_, uid)| *uid).collect();
     let report = prove(session, &target);
+    session.output.document(&report)?;
+    Ok(if report.passed { Exit::Done } else { Exit::Failed })
+}
+
+/// The job knows whom the migration was for.
+fn on_mac(session: &Session, facts: &Facts, mac: &Mac) -> Result<Exit> {
+    let name = mac.daemon().and_then(|job| job.user.clone()).unwrap_or_default();
+    let user = facts.users.iter().find(|user| user.name == name);
+    let user = user.with_context(|| format!("there is no user {name:?}, whom the daemon's job names"))?;
+    let builds = plan::mac_build_uids(facts)?;
+    let build_gid = facts.build_users.gid.context("there is no group of build users")?;
+    let target = verify::mac_target(user.uid, user.gid, build_gid, builds);
+    let report = verify::run_on_mac(&target, &mut |result| tell(session, result));
     session.output.document(&report)?;
     Ok(if report.passed { Exit::Done } else { Exit::Failed })
 }

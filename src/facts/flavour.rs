@@ -66,8 +66,10 @@ fn whole_system(reader: &Reader<'_>, clues: &Clues<'_>) -> Option<Flavour> {
 fn unprivileged(clues: &Clues<'_>) -> Option<Flavour> {
     let gate = Path::new(LIBEXEC_DIR).join(GATE);
     let runs_gate = |unit: &Unit| unit.exec_start.as_ref() == Some(&gate);
-    let owned =
-        clues.store.is_some_and(|store| store.uid == 0) && clues.database.is_none_or(|db| db.uid != 0);
+    // On a Mac the store's directory is the daemon's own: its group is that of builds.
+    let keeps_store = |uid: u32| uid == 0 || clues.mac.is_some();
+    let owned = clues.store.is_some_and(|store| keeps_store(store.uid))
+        && clues.database.is_none_or(|db| db.uid != 0);
     let runs_as_user = |mac: &Mac| mac.daemon().is_some_and(|job| job.is_ours() && job.user.is_some());
     if daemon_units(clues).any(runs_gate) || clues.mac.is_some_and(runs_as_user) {
         return owned.then_some(Flavour::Unprivileged);

@@ -6,7 +6,7 @@ use super::reader::Reader;
 use super::{DaemonFile, PathOwner};
 
 /// The frame around Nix's files.
-const FRAME: [&str; 20] = [
+const FRAME: [&str; 21] = [
     "/nix",
     "/nix/store",
     "/nix/var",
@@ -27,6 +27,7 @@ const FRAME: [&str; 20] = [
     "/nix/receipt.json",
     "/nix/nix-installer",
     "/dev/kvm",
+    "/Library/Apple/usr/share/rosetta/rosetta",
 ];
 
 /// Files that only count because the daemon, as root, reads them.

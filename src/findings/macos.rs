@@ -9,8 +9,38 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         key: "macos-only-inspected",
         severity: Blocker,
-        title: "nix-unroot looks at Macs, and changes nothing on one yet",
+        title: "this was not made for Macs yet",
         see: only_inspected,
+    },
+    Check {
+        key: "macos-untried",
+        severity: Blocker,
+        title: "nobody ever ran this on a Mac: it was tried on simulated ones only",
+        see: untried,
+    },
+    Check {
+        key: "macos-build-users-missing",
+        severity: Blocker,
+        title: "there are no build users, and without them every build would run as the owner of the store",
+        see: build_users_missing,
+    },
+    Check {
+        key: "macos-no-container",
+        severity: Blocker,
+        title: "the system's disk is no container of APFS, to which a volume could be added",
+        see: no_container,
+    },
+    Check {
+        key: "macos-volume-left",
+        severity: Blocker,
+        title: "a volume for Nix is there already",
+        see: volume_left,
+    },
+    Check {
+        key: "macos-nix-is-a-link",
+        severity: Blocker,
+        title: "/etc/synthetic.conf makes /nix a link",
+        see: nix_is_a_link,
     },
     Check {
         key: "macos-owners-ignored",
@@ -97,11 +127,62 @@ fn mac(facts: &Facts) -> Option<&Mac> {
     facts.mac.as_ref().filter(|_| facts.flavour != Flavour::None)
 }
 
-fn only_inspected(facts: &Facts, _: &Options) -> Option<Seen> {
+fn only_inspected(facts: &Facts, options: &Options) -> Option<Seen> {
     facts.mac.as_ref()?;
+    let what = match (options.installing, options.brings_nix, &facts.single_user) {
+        (true, ..) => return None,
+        (_, true, _) => "bringing another Nix along on a Mac",
+        (.., Some(_)) => "a store that a person owns, on a Mac",
+        _ => return None,
+    };
+    let remedy =
+        "install Nix 2.34 or newer for many users with its own installer, then migrate; see docs/macos.md";
+    Some(Seen::new(format!("{what} ({})", facts.os.name)).remedy(remedy))
+}
+
+fn untried(facts: &Facts, options: &Options) -> Option<Seen> {
+    facts.mac.as_ref().filter(|_| !options.untried_on_macs)?;
     Some(Seen::new(facts.os.name.as_str()).remedy(
-        "read docs/macos.md: it says what is planned and why, and what you can check by hand meanwhile",
+        "read docs/macos.md, look at --dry-run, have a backup or a Mac that you can do without, and give --untried-on-macs",
     ))
+}
+
+fn build_users_missing(facts: &Facts, options: &Options) -> Option<Seen> {
+    mac(facts).filter(|_| !options.installing && facts.build_users.members.is_empty())?;
+    let group = facts.build_users.group.as_deref().unwrap_or("nixbld");
+    Some(Seen::new(format!("the group {group} is not there, or nobody is in it")).remedy(
+        "let the installer that made this Nix make them again (its repair, or its installation once more)",
+    ))
+}
+
+/// The Mac that Nix is to be installed on.
+fn new_mac<'f>(facts: &'f Facts, options: &Options) -> Option<&'f Mac> {
+    facts.mac.as_ref().filter(|_| options.installing && facts.flavour == Flavour::None)
+}
+
+fn no_container(facts: &Facts, options: &Options) -> Option<Seen> {
+    let disk = &new_mac(facts, options)?.disk;
+    let has_one = disk.as_ref().is_some_and(|disk| disk.container.is_some());
+    (!has_one).then(|| {
+        Seen::new("diskutil info -plist / names no APFSContainerReference")
+            .remedy("Nix's volume needs macOS 10.15 or newer on APFS")
+    })
+}
+
+fn volume_left(facts: &Facts, options: &Options) -> Option<Seen> {
+    let mac = new_mac(facts, options)?;
+    let volume = mac.volume.as_ref().or(mac.unmounted.as_ref())?;
+    let seen = format!("{} ({}, {})", volume.name, volume.device, volume.uuid);
+    Some(
+        Seen::new(seen)
+            .remedy("when nothing on it is needed: nix-unroot uninstall removes it with its password"),
+    )
+}
+
+fn nix_is_a_link(facts: &Facts, options: &Options) -> Option<Seen> {
+    let target = new_mac(facts, options)?.synthetic.as_ref()?.target.as_ref()?;
+    let seen = format!("/nix would lead to {target}");
+    Some(Seen::new(seen).remedy("take the line `nix` out of /etc/synthetic.conf, and restart the Mac"))
 }
 
 fn owners_ignored(facts: &Facts, _: &Options) -> Option<Seen> {

@@ -57,6 +57,8 @@ pub struct Options {
     pub keep_installer: bool,
     /// Whether no init system is to start the daemon.
     pub without_init: bool,
+    /// Whether a Mac may be changed, although that was tried on simulated ones only.
+    pub untried_on_macs: bool,
     /// Keys of blockers that do not block, since an administrator said so ([`check_accepted`] has seen them).
     pub accept: Vec<String>,
 }
@@ -73,6 +75,7 @@ impl Default for Options {
             share: Share::default(),
             keep_installer: false,
             without_init: false,
+            untried_on_macs: false,
             accept: Vec::new(),
         }
     }

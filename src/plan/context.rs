@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use toml::Value;
 
 use super::carried_over::carried_over;
+use super::mac;
 use super::options::Options;
 use super::range::build_range;
 use super::single_user;
@@ -128,7 +129,9 @@ impl Context {
                 (keeps != Unsandboxed::Never && has_lists).then(|| Value::Integer(range.last().into())),
             ),
         ];
-        Ok(Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() })
+        let of_mac = facts.mac.as_ref().map(|found| mac::values(facts, found, options)).transpose()?;
+        let values = values.into_iter().chain(of_mac.into_iter().flatten());
+        Ok(Self { values: values.map(|(name, value)| (name.to_owned(), value)).collect() })
     }
 
     /// Just these values.

@@ -5,6 +5,8 @@
 
 mod carried_over;
 mod context;
+mod mac;
+mod mac_install;
 mod options;
 mod range;
 mod resolve;
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use context::Context;
+pub use mac::build_uids as mac_build_uids;
 pub use options::{Options, Purpose};
 pub use range::build_range;
 pub use uninstall::Uninstall;
@@ -78,7 +81,9 @@ impl Plan {
     /// When the facts lack something that the plan needs.
     pub fn make(facts: &Facts, options: &Options) -> Result<Self> {
         let name = match (options.purpose, &options.archive) {
+            (Purpose::Install, _) if facts.mac.is_some() => "install-macos",
             (Purpose::Install, _) => "install",
+            (Purpose::Migrate, _) if facts.mac.is_some() => "migrate-macos",
             (Purpose::Migrate, _) if facts.single_user.is_some() => "migrate-single-user",
             (Purpose::Migrate, None) => "migrate",
             (Purpose::Migrate, Some(_)) => "migrate-with-nix",
@@ -118,7 +123,11 @@ impl Plan {
     /// # Errors
     /// Never for a plan of this version's own.
     pub fn uninstall(remains: &Remains, wanted: &Uninstall) -> Result<Self> {
-        Self::fill(include_str!("../../plans/uninstall.toml"), &Context::of_remains(remains, wanted)?)
+        let template = match remains.mac {
+            Some(_) => include_str!("../../plans/uninstall-macos.toml"),
+            None => include_str!("../../plans/uninstall.toml"),
+        };
+        Self::fill(template, &Context::of_remains(remains, wanted)?)
     }
 
     fn fill(template: &str, context: &Context) -> Result<Self> {
@@ -208,9 +217,11 @@ struct Shipped {
 fn template_of(name: &str) -> Result<&'static str> {
     Ok(match name {
         "migrate" => include_str!("../../plans/migrate.toml"),
+        "migrate-macos" => include_str!("../../plans/migrate-macos.toml"),
         "migrate-with-nix" => include_str!("../../plans/migrate-with-nix.toml"),
         "migrate-single-user" => include_str!("../../plans/migrate-single-user.toml"),
         "install" => include_str!("../../plans/install.toml"),
+        "install-macos" => include_str!("../../plans/install-macos.toml"),
         _ => bail!("there is no plan {name:?}"),
     })
 }

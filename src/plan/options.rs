@@ -59,6 +59,8 @@ pub struct Options {
     pub share: findings::Share,
     /// Leaves another installer's receipt and uninstaller where they are.
     pub keep_installer: bool,
+    /// Whether a Mac may be changed, although that was tried on simulated ones only.
+    pub untried_on_macs: bool,
     /// Keys of blockers that do not block.
     pub accept: Vec<String>,
     /// This program.
@@ -88,6 +90,7 @@ impl Default for Options {
             drain_timeout: 300,
             share: findings::Share::default(),
             keep_installer: false,
+            untried_on_macs: false,
             accept: Vec::new(),
             program: PathBuf::from(crate::platform::paths::PROGRAM),
             helpers: PathBuf::from(crate::platform::paths::LIBEXEC_DIR),
@@ -108,6 +111,7 @@ impl Options {
             share: self.share,
             keep_installer: self.keep_installer,
             without_init: self.without_init,
+            untried_on_macs: self.untried_on_macs,
             accept: self.accept.clone(),
         }
     }

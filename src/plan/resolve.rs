@@ -40,7 +40,7 @@ fn with_included(plan: &mut Table) -> Result<Vec<Table>> {
         };
         let name = include.as_str().context("`include` is not a name")?;
         let mut other: Table = toml::from_str(template_of(name)?)?;
-        let included = steps_of(&mut other)?;
+        let included = with_included(&mut other)?;
         let at = |key: &str| {
             let id = step.get(key).and_then(Value::as_str).unwrap_or_default();
             let is = |step: &Table| step.get("id").and_then(Value::as_str) == Some(id);

@@ -38,13 +38,22 @@ impl Context {
             .filter(|home| !home.names.is_empty())
             .collect();
         let accounts = !remains.users.is_empty() || !remains.groups.is_empty();
-        let trees: &[&str] = if remains.store && !wanted.keep_store { &["/nix"] } else { &[] };
+        let mac = remains.mac.clone().unwrap_or_default();
+        // What mounts a store that stays, stays.
+        let kept = mac.mounter().filter(|_| wanted.keep_store).map(|job| job.path.clone());
+        let kept = |path: &str| kept.as_deref() == Some(path);
+        let jobs: Vec<_> = mac.jobs.iter().filter(|job| !kept(&job.path)).cloned().collect();
+        let files: Vec<_> = remains.files.iter().filter(|path| !kept(&path.to_string_lossy())).collect();
+        let goes = remains.store && !wanted.keep_store;
+        let trees: &[&str] = if goes && mac.volume.is_none() { &["/nix"] } else { &[] };
+        let volumes: Vec<_> = mac.volume.into_iter().filter(|_| goes).collect();
+        let lines = if wanted.keep_store { Vec::new() } else { mac.lines };
         let debian = remains.distribution.as_deref() == Some("debian") && !remains.packages.is_empty();
         let values = [
             ("units", value(&remains.units)?),
             ("build_uids", value(&remains.build_uids)?),
             ("drain_timeout", value(&wanted.drain_timeout)?),
-            ("files", value(&remains.files)?),
+            ("files", value(&files)?),
             ("blocks", value(&remains.blocks)?),
             ("directories", value(&remains.directories)?),
             // Lists of none or one, for steps that are there or not.
@@ -57,6 +66,12 @@ impl Context {
             ("package_lists", value(&debian.then_some(&remains.packages).into_iter().collect::<Vec<_>>())?),
             ("homes", value(&homes)?),
             ("trees", value(&trees)?),
+            ("volumes", value(&volumes)?),
+            ("lines", value(&lines)?),
+            (
+                "job_lists",
+                value(&Some(jobs).filter(|jobs| !jobs.is_empty()).into_iter().collect::<Vec<_>>())?,
+            ),
         ];
         Ok(Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), Some(value))).collect() })
     }

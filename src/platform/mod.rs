@@ -3,7 +3,11 @@
 //! The texts are files below `platform/`, embedded at build time ([`texts`]); `{{name}}` in them is filled in by
 //! [`template::fill`].
 
+pub mod directory;
+pub mod keychain;
+pub mod launchd;
 pub mod paths;
 pub mod systemd;
 pub mod template;
 pub mod texts;
+pub mod volume;

@@ -8,6 +8,8 @@ pub const LIBEXEC_DIR: &str = "/usr/local/libexec/nix-unroot";
 pub const GATE: &str = "nix-daemon-gate";
 /// Name of the scanner's binary.
 pub const ROOT_SCAN: &str = "nix-root-scan";
+/// Name of the build broker's binary, which Macs have.
+pub const BROKER: &str = "nix-build-broker";
 /// What starts gate and scanner where no init system does.
 pub const START: &str = "/usr/local/libexec/nix-unroot/start-nix-daemon";
 /// Journal and backups; root's alone, 0700.
@@ -31,9 +33,11 @@ pub const DAEMON_HOME: &str = "/var/lib/nix-daemon";
 /// Directories on whose file systems the steps of plans work.
 pub const WORK_PLACES: &[&str] = &[
     "/etc",
+    "/Library/LaunchDaemons",
     "/usr/local/sbin",
     "/usr/local/libexec",
     "/var/lib",
+    "/var/db",
     "/root",
     "/nix",
     "/nix/store",

@@ -22,6 +22,23 @@ pub fn text(name: &str) -> Result<&'static str> {
         "linux/root-environment.conf" => include_str!("../../platform/linux/root-environment.conf"),
         "linux/start-nix-daemon" => include_str!("../../platform/linux/start-nix-daemon"),
         "linux/nix-root-scan.timer" => include_str!("../../platform/linux/nix-root-scan.timer"),
+        "macos/build.sb" => include_str!("../../platform/macos/build.sb"),
+        "macos/nix.conf" => include_str!("../../platform/macos/nix.conf"),
+        "macos/org.nix-unroot.build-broker.plist" => {
+            include_str!("../../platform/macos/org.nix-unroot.build-broker.plist")
+        }
+        "macos/org.nix-unroot.root-scan.plist" => {
+            include_str!("../../platform/macos/org.nix-unroot.root-scan.plist")
+        }
+        "macos/org.nixos.darwin-store.plist" => {
+            include_str!("../../platform/macos/org.nixos.darwin-store.plist")
+        }
+        "macos/org.nixos.darwin-store.encrypted.plist" => {
+            include_str!("../../platform/macos/org.nixos.darwin-store.encrypted.plist")
+        }
+        "macos/org.nixos.nix-daemon.plist" => include_str!("../../platform/macos/org.nixos.nix-daemon.plist"),
+        "macos/profile.sh" => include_str!("../../platform/macos/profile.sh"),
+        "macos/shellrc" => include_str!("../../platform/macos/shellrc"),
         _ => bail!("there is no template {name:?}"),
     })
 }

@@ -1,12 +1,12 @@
 //! The block that installers of Nix put into a shell's file, and the copy of the file that one of them keeps.
 //!
 //! All of them write lines from `# Nix` to `# End Nix` (`shell_source_lines` of the official script, `PROFILE_NIX_FILE_SHELL`
-//! of nix-installer). The official script keeps the file from before beside it, and that copy then stands in the way of the
+//! of nix-installer); on Macs nix-installer's block in zshenv begins in other words (`configure_remote_building.rs`). The official script keeps the file from before beside it, and that copy then stands in the way of the
 //! next installation.
 
 use std::path::{Path, PathBuf};
 
-const FIRST_LINE: &str = "# Nix";
+const FIRST_LINES: [&str; 2] = ["# Nix", "# Set up Nix only on SSH connections"];
 const LAST_LINE: &str = "# End Nix";
 
 /// Where the official script puts its copy of a shell's file.
@@ -19,7 +19,7 @@ pub fn copy_of(path: &Path) -> PathBuf {
 /// Whether a text has a whole block of an installer's.
 pub fn has_block(text: &str) -> bool {
     let mut lines = text.lines().map(str::trim_end);
-    lines.any(|line| line == FIRST_LINE) && lines.any(|line| line == LAST_LINE)
+    lines.any(|line| FIRST_LINES.contains(&line)) && lines.any(|line| line == LAST_LINE)
 }
 
 /// A text without its blocks, and without the blank lines that the installers put around one. A block without an end stays:
@@ -45,7 +45,7 @@ fn block(text: &str) -> Option<(usize, usize)> {
     for line in text.split_inclusive('\n') {
         let end = at + line.len();
         match (start, line.trim_end()) {
-            (None, FIRST_LINE) => start = Some(at),
+            (None, line) if FIRST_LINES.contains(&line) => start = Some(at),
             (Some(start), LAST_LINE) => return Some((start, end)),
             _ => {}
         }

@@ -9,6 +9,7 @@ pub mod block;
 mod files;
 mod holders;
 mod homes;
+mod mac;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use holders::{Holder, holders};
 pub use homes::Home;
+pub use mac::{OfMac, open_below, open_files};
 
 use crate::facts::{Facts, Flavour, Machine};
 use crate::types::UnitName;
@@ -45,6 +47,8 @@ pub struct Remains {
     pub homes: Vec<Home>,
     /// Whether `/nix` is there.
     pub store: bool,
+    /// What only a Mac has.
+    pub mac: Option<OfMac>,
     /// What looks like Nix's and is left alone, and why.
     pub stays: Vec<String>,
 }
@@ -63,12 +67,15 @@ impl Remains {
         accounts::find(facts, &mut remains);
         homes::find(machine, facts, &mut remains);
         remains.store = machine.lstat("/nix".as_ref()).is_ok();
+        if let Some(mac) = &facts.mac {
+            mac::find(facts, mac, &mut remains);
+        }
         remains
     }
 
     /// Whether nothing of Nix is here. Homes alone do not count: they are people's own.
     pub fn is_empty(&self) -> bool {
-        let Self { units, files, blocks, users, groups, packages, store, .. } = self;
+        let Self { units, files, blocks, users, groups, packages, store, mac, .. } = self;
         units.is_empty()
             && files.is_empty()
             && blocks.is_empty()
@@ -76,6 +83,7 @@ impl Remains {
             && groups.is_empty()
             && packages.is_empty()
             && !store
+            && mac.as_ref().is_none_or(OfMac::is_empty)
     }
 }
 

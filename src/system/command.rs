@@ -4,7 +4,7 @@
 //! a fixed `PATH` and nothing of the caller's environment, and a program is never looked up anywhere else.
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -91,7 +91,19 @@ pub fn own_child(command: &str, uid: u32, gid: u32) -> Command {
 /// # Errors
 /// When it cannot be started, does not end in time, or exits with anything but 0.
 pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, CommandError> {
-    let output = output(program, args)?;
+    run_with_input(program, args, &[])
+}
+
+/// [`run`], of a command that reads `input`, which is shorter than a pipe holds (4 KiB).
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_input<S: AsRef<OsStr>>(
+    program: &str,
+    args: &[S],
+    input: &[u8],
+) -> Result<String, CommandError> {
+    let output = output_with_input(program, args, input)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -107,18 +119,38 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, Command
 /// # Errors
 /// When it cannot be started, or does not end in time.
 pub fn output<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<Output, CommandError> {
-    output_within(limit(), program, args)
+    output_within(limit(), program, args, &[])
+}
+
+/// [`output`], of a command that reads `input`, which is shorter than a pipe holds (4 KiB).
+///
+/// # Errors
+/// As [`output`].
+pub fn output_with_input<S: AsRef<OsStr>>(
+    program: &str,
+    args: &[S],
+    input: &[u8],
+) -> Result<Output, CommandError> {
+    output_within(limit(), program, args, input)
 }
 
 fn output_within<S: AsRef<OsStr>>(
     limit: Duration,
     program: &str,
     args: &[S],
+    input: &[u8],
 ) -> Result<Output, CommandError> {
     let start = |source| CommandError::Start { program: program.to_owned(), source };
     let mut command = clean(program);
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
     let mut child =
         command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // One that did not want it says why in its own words.
+        let _ = pipe.write_all(input);
+    }
     checkpoint::inside_command(child.id());
     let (done, all_done) = channel();
     let stdout = collect(child.stdout.take(), done.clone());
@@ -256,7 +288,7 @@ mod tests {
         let marker = format!("sleep 98{}", std::process::id());
         let script = format!("{marker} & echo said; wait");
         let began = Instant::now();
-        let error = output_within(Duration::from_millis(300), "sh", &["-c", &script]).unwrap_err();
+        let error = output_within(Duration::from_millis(300), "sh", &["-c", &script], &[]).unwrap_err();
         assert!(error.to_string().contains("did not end within 0 s"), "{error}");
         assert!(began.elapsed() < Duration::from_secs(20));
         let left = run("sh", &["-c", &format!("pgrep -fx '{marker}' || true")]).unwrap();
@@ -266,7 +298,8 @@ mod tests {
     #[test]
     fn a_pipe_that_somebody_keeps_open_is_not_waited_for() {
         let output =
-            output_within(Duration::from_secs(60), "sh", &["-c", "echo said; sleep 20 & exit 3"]).unwrap();
+            output_within(Duration::from_secs(60), "sh", &["-c", "echo said; sleep 20 & exit 3"], &[])
+                .unwrap();
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), &b"said\n"[..]));
     }
 

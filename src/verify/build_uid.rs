@@ -7,6 +7,7 @@ use super::process::{Process, own_namespace};
 use super::sweep::NAME;
 use super::{CheckError, Outcome, Target};
 use crate::daemon::{BuildStatus, Connection, Derivation};
+use crate::facts::macos;
 use crate::system::checkpoint;
 use crate::types::StorePath;
 
@@ -34,9 +35,21 @@ pub(super) fn check(target: &Target) -> Result<Outcome, CheckError> {
 fn build(target: &Target, leftovers: &mut Leftovers) -> Result<Outcome, CheckError> {
     let mut connection = Connection::open(&target.socket)?;
     let server = server_of(&connection)?;
+    match run(&mut connection, BUILDER, leftovers)? {
+        Ok(report) => judge(target, &server, &report),
+        Err(reason) => Ok(Outcome::failed(reason, REMEDY)),
+    }
+}
+
+/// Builds with this program, which is added to the store first; its report, or why there is none.
+pub(super) fn run(
+    connection: &mut Connection,
+    program: &[u8],
+    leftovers: &mut Leftovers,
+) -> Result<Result<BuildReport, String>, CheckError> {
     connection.set_options(&OPTIONS)?;
     let unique = unique()?;
-    let builder = connection.add_file(&format!("{NAME}{unique}"), BUILDER, true)?;
+    let builder = connection.add_file(&format!("{NAME}{unique}"), program, true)?;
     checkpoint::inside("path-added");
     leftovers.push(builder.clone());
     let output = path_named(&unique, "out")?;
@@ -57,10 +70,10 @@ fn build(target: &Target, leftovers: &mut Leftovers) -> Result<Outcome, CheckErr
         // No log is kept, so Nix's hint where to find it is left out.
         let reason = result.message.split("For full logs").next().unwrap_or_default().split_whitespace();
         let reason = reason.collect::<Vec<_>>().join(" ");
-        return Ok(Outcome::failed(format!("the build did not succeed: {reason}"), REMEDY));
+        return Ok(Err(format!("the build did not succeed: {reason}")));
     }
     // The connection is open still, and keeps the output alive against a collection that runs now.
-    judge(target, &server, &BuildReport::read(&output.to_path())?)
+    BuildReport::read(&output.to_path()).map(Ok)
 }
 
 fn judge(target: &Target, server: &Process, report: &BuildReport) -> Result<Outcome, CheckError> {
@@ -121,5 +134,6 @@ fn system() -> String {
         "arm" => "armv7l",
         other => other,
     };
-    format!("{arch}-{}", std::env::consts::OS)
+    let os = if macos::is_here() { "darwin" } else { std::env::consts::OS };
+    format!("{arch}-{os}")
 }

@@ -13,6 +13,8 @@ mod gc_roots;
 mod handshake;
 mod id_map;
 mod leftovers;
+mod mac;
+mod mac_build;
 mod ownership;
 #[cfg(target_os = "linux")]
 mod peer;
@@ -26,6 +28,7 @@ mod target;
 mod trust;
 
 pub use handshake::{HANDSHAKE_COMMAND, handshake_child_main};
-pub use run::{CHECKS, Check, CheckError, CheckResult, Outcome, Report, run};
-pub use sweep::sweep;
+pub use mac::target as mac_target;
+pub use run::{CHECKS, Check, CheckError, CheckResult, Outcome, Report, run, run_on_mac};
+pub use sweep::{sweep, sweep_store};
 pub use target::Target;

@@ -63,23 +63,24 @@ impl Look<'_> {
     fn directories(&mut self) {
         let nix = self.target.nix_gid;
         let state = self.target.state_dir.clone();
+        let (store_uid, store_gid) = self.target.store_owner;
         let rows = [
-            ("/nix", 0, 0o755),
-            ("/nix/var", 0, 0o755),
-            ("/nix/var/log", 0, 0o755),
-            (STORE_DIR, nix, 0o1775),
+            ("/nix", 0, 0, 0o755),
+            ("/nix/var", 0, 0, 0o755),
+            ("/nix/var/log", 0, 0, 0o755),
+            (STORE_DIR, store_uid, store_gid, 0o1775),
         ];
-        let rows = rows.map(|(path, gid, mode)| (PathBuf::from(path), gid, mode));
-        for (path, gid, mode) in rows.into_iter().chain([(state.clone(), nix, 0o1775)]) {
+        let rows = rows.map(|(path, uid, gid, mode)| (PathBuf::from(path), uid, gid, mode));
+        for (path, owner, gid, mode) in rows.into_iter().chain([(state.clone(), 0, nix, 0o1775)]) {
             let Ok(found) = fs::symlink_metadata(&path) else {
                 self.complaints.push(format!("{} is not there, and nix may not create it", path.display()));
                 continue;
             };
             let seen = (found.uid(), found.gid(), found.mode() & 0o7777);
-            if seen != (0, gid, mode) || !found.is_dir() {
+            if seen != (owner, gid, mode) || !found.is_dir() {
                 let (uid, group, bits) = seen;
                 self.complaints.push(format!(
-                    "{} is {uid}:{group} with mode {bits:04o}, not 0:{gid} with {mode:04o}",
+                    "{} is {uid}:{group} with mode {bits:04o}, not {owner}:{gid} with {mode:04o}",
                     path.display()
                 ));
             }

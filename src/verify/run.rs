@@ -8,7 +8,7 @@ use std::thread::{self, ScopedJoinHandle};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Target, build_uid, client, daemon_uid, daemon_view, gc_roots, ownership, peer, trust};
+use super::{Target, build_uid, client, daemon_uid, daemon_view, gc_roots, mac, ownership, peer, trust};
 use crate::daemon::DaemonError;
 
 /// What a check saw.
@@ -73,8 +73,8 @@ pub struct Check {
     /// What it proves, in words.
     pub title: &'static str,
     /// Whether it makes the daemon look for GC roots, which a daemon with a wrong view of the machine must not do.
-    looks_for_roots: bool,
-    function: fn(&Target) -> Result<Outcome, CheckError>,
+    pub(super) looks_for_roots: bool,
+    pub(super) function: fn(&Target) -> Result<Outcome, CheckError>,
 }
 
 /// All checks, in the order in which they run.
@@ -155,12 +155,7 @@ pub struct Report {
 
 impl Check {
     fn carry_out(&self, target: &Target) -> Outcome {
-        (self.function)(target).unwrap_or_else(|error| {
-            Outcome::failed(
-                error.to_string(),
-                "see the daemon's journal: journalctl -u 'nix-daemon*' -u 'nix-root-scan*'",
-            )
-        })
+        (self.function)(target).unwrap_or_else(|error| Outcome::failed(error.to_string(), target.logs))
     }
 }
 
@@ -168,19 +163,28 @@ impl Check {
 ///
 /// Those that look for roots take longest, and go on beside the others once the first of them may begin.
 pub fn run(target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
-    let mut checks = Vec::with_capacity(CHECKS.len());
+    run_all(CHECKS, target, progress)
+}
+
+/// The same for what can be checked on a Mac.
+pub fn run_on_mac(target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
+    run_all(mac::CHECKS, target, progress)
+}
+
+fn run_all(all: &'static [Check], target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
+    let mut checks = Vec::with_capacity(all.len());
     let mut may_look_for_roots = true;
     let mut can_share = peer::tells_connections_apart();
     thread::scope(|scope| {
         let mut begun: Vec<(&str, ScopedJoinHandle<'_, Outcome>)> = Vec::new();
-        for (index, check) in CHECKS.iter().enumerate() {
+        for (index, check) in all.iter().enumerate() {
             let outcome = if let Some(at) = begun.iter().position(|(key, _)| *key == check.key) {
                 begun.swap_remove(at).1.join().unwrap_or_else(|panic| resume_unwind(panic))
             } else if check.looks_for_roots && !may_look_for_roots {
                 Outcome::failed("not tried: it could delete users' roots", "see the check daemon-view")
             } else {
                 if check.looks_for_roots && std::mem::take(&mut can_share) {
-                    let others = CHECKS[index + 1..].iter().filter(|other| other.looks_for_roots);
+                    let others = all[index + 1..].iter().filter(|other| other.looks_for_roots);
                     let begin = |other: &'static Check| scope.spawn(|| other.carry_out(target));
                     begun.extend(others.map(|other| (other.key, begin(other))));
                 }

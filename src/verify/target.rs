@@ -31,6 +31,10 @@ pub struct Target {
     pub conf_files: Vec<PathBuf>,
     /// Files that must be there and that only root may be able to change, with every directory above them.
     pub root_files: Vec<PathBuf>,
+    /// Owner and group of the store's directory itself.
+    pub store_owner: (u32, u32),
+    /// Where daemon and scanner say what went wrong.
+    pub logs: &'static str,
     /// Paths that may stay root's although they lie where `nix` owns all else.
     pub kept: Vec<PathBuf>,
 }
@@ -66,6 +70,8 @@ impl Target {
                 "/root/.config/nix/nix.conf".into(),
             ],
             root_files,
+            store_owner: (0, nix_gid),
+            logs: "see the daemon's journal: journalctl -u 'nix-daemon*' -u 'nix-root-scan*'",
             kept: Vec::new(),
         }
     }

@@ -19,7 +19,9 @@ const SHELLS: [&str; 3] = ["dash", "bash --posix", "busybox sh"];
 const STAND_IN: &str = r#"#!/bin/sh
 case $1 in --version | completions | man) exit 0 ;; esac
 [ -t 0 ] && input=terminal || input=other
-echo "called: $* | uid $(id -u) | input $input | config ${NIX_UNROOT_CONFIG-none} | proxy ${https_proxy-none}"
+beside=
+for file in "${0%/*}"/nix-*; do beside="$beside ${file##*/}"; done
+echo "called: $* | uid $(id -u) | input $input | config ${NIX_UNROOT_CONFIG-none} | proxy ${https_proxy-none} | with$beside"
 exit 5
 "#;
 
@@ -43,7 +45,9 @@ impl Release {
             write_program(&programs.join(name), STAND_IN)?;
         }
         let mac = dir.path().join("mac");
-        write_program(&mac.join("nix-unroot"), STAND_IN)?;
+        for name in ["nix-unroot", "nix-root-scan", "nix-daemon-gate", "nix-build-broker"] {
+            write_program(&mac.join(name), STAND_IN)?;
+        }
         let packed = Command::new(repository().join("scripts/release"))
             .args([Path::new("--programs"), &programs, Path::new("--output"), &dir.path().join("dist")])
             .args(
@@ -249,6 +253,12 @@ fn a_mac_gets_its_own_archive() -> Result<()> {
         let said = text(&output.stderr);
         ensure!(text(&output.stdout).starts_with("called: inspect |"), "{machine} {translated}: {said}");
         ensure!(said.contains(&format!(" for {archive}\n")), "{machine} {translated}: {said}");
+        let helpers = "| with nix-build-broker nix-daemon-gate nix-root-scan nix-unroot\n";
+        ensure!(
+            text(&output.stdout).ends_with(helpers),
+            "what the plans install is not there: {}",
+            text(&output.stdout)
+        );
         release.nothing_left()?;
     }
     Ok(())

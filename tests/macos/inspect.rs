@@ -29,7 +29,7 @@ fn the_official_scripts_nix_is_seen() -> Result<()> {
     let labels: Vec<_> = jobs.iter().filter_map(|job| job["label"].as_str()).collect();
     assert_eq!(labels, ["com.example.backup", "org.nixos.darwin-store", "org.nixos.nix-daemon"]);
     assert_eq!((&jobs[2]["pid"], &jobs[2]["loaded"]), (&json!(412), &json!(true)));
-    assert_eq!(keys(&document), ["macos-only-inspected", "macos-root-runs-nix"]);
+    assert_eq!(keys(&document), ["macos-untried", "macos-root-runs-nix"]);
     Ok(())
 }
 
@@ -37,7 +37,7 @@ fn the_official_scripts_nix_is_seen() -> Result<()> {
 fn a_mac_without_nix_is_seen() -> Result<()> {
     let document = Mac::clean()?.inspect()?;
     assert_eq!(document["facts"]["flavour"]["kind"], "none");
-    assert_eq!(keys(&document), ["macos-only-inspected"]);
+    assert_eq!(keys(&document), ["macos-untried"]);
     Ok(())
 }
 
@@ -58,8 +58,8 @@ fn an_update_of_the_system_is_seen() -> Result<()> {
     assert_eq!(
         keys(&mac.inspect()?),
         [
-            "macos-only-inspected",
             "macos-owners-ignored",
+            "macos-untried",
             "macos-daemon-not-loaded",
             "macos-password-missing",
             "macos-shell-files-reset",
@@ -76,12 +76,11 @@ fn what_was_not_made_for_macs_changes_nothing() -> Result<()> {
     for mac in [Mac::clean()?, Mac::official(2)?] {
         let before = mac.manifest()?;
         for words in [
-            "migrate --yes --helpers /private",
-            "install --yes --helpers /private --nix-archive /private/none --nix-archive-sha256 00",
+            "migrate --yes --helpers /private/helpers",
+            "install --yes --untried-on-macs --helpers /private/helpers --nix-archive /private/none --nix-archive-sha256 00",
             "audit",
             "audit --fix --yes",
             "roots",
-            "verify",
         ] {
             let output = mac.run(words)?;
             let said = String::from_utf8_lossy(&output.stderr);

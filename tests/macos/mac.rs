@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Tools that there are stand-ins for, and others that a Mac has and nothing may call yet.
-const TOOLS: [&str; 10] = [
+const TOOLS: [&str; 11] = [
     "dscl",
     "diskutil",
     "launchctl",
@@ -21,12 +21,13 @@ const TOOLS: [&str; 10] = [
     "tmutil",
     "plutil",
     "sw_vers",
+    "restart-simulated-mac",
 ];
 /// Lines for each file (with its time stamp) and directory (without) that the Mac has of its own, which lie in the overlay's upper
 /// half, but for this tool's journal; then the files' digests.
-const LIST: &str = "cd ../upper && find Library etc nix private Users var \
-    \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants \\) \
-    -prune -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
+const LIST: &str = "cd ../upper && find Library etc nix private Users var usr/local \
+    \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants -o -path private/volumes -empty \
+    -o -path private/calls -o -path private/archive -o -path private/helpers \\) -prune -o -path 'var/log/nix-unroot/*' -printf '%p %u:%g %m\\n' -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
     find Library etc nix Users -type f -print0 | sort -z | xargs -0 sha256sum";
 /// Where the stand-ins keep what they know.
 const STATE: &str = "private/simulated-mac.json";
@@ -37,7 +38,13 @@ const UNKNOWN: &str = "private/unknown-calls";
 pub const UUID: &str = "5BFF8A2F-1F4C-4A6E-9B6C-1D2E3F405162";
 /// The system's keychain.
 pub const KEYCHAIN: &str = "/Library/Keychains/System.keychain";
+/// Status of a process that was killed, as a shell has it.
+const KILLED: i32 = 137;
+/// Where a run writes the instants that it reaches.
+const LOG: &str = "/private/instants";
+
 /// A simulated Mac. It lies in memory, in namespaces of its own that end with it: it neither sees this machine's processes nor ends them.
+/// Its first process takes what loses its parent, as launchd does.
 pub struct Mac {
     keeper: Child,
     /// Its first process.
@@ -60,11 +67,34 @@ pub fn plist(body: &str) -> String {
     )
 }
 
+/// Around what the engine does, not inside of a step: those come again whenever the step is done anew.
+pub fn is_around(instant: &str) -> bool {
+    instant.split(':').count() < 4
+}
+
 fn volume(name: &str, device: &str, uuid: &str, mount_point: &str) -> Value {
     json!({
         "DeviceIdentifier": device, "VolumeName": name, "MountPoint": mount_point, "FilesystemType": "apfs", "VolumeUUID": uuid,
-        "GlobalPermissionsEnabled": true, "FileVault": true, "WritableVolume": true, "ParentWholeDisk": "disk3", "Internal": true,
+        "GlobalPermissionsEnabled": true, "FileVault": true, "WritableVolume": true, "ParentWholeDisk": "disk3",
+        "APFSContainerReference": "disk3", "Internal": true,
     })
+}
+
+/// Adds the accounts that the official script makes.
+pub fn add_build_users(state: &mut Value, builders: u32) -> Result<()> {
+    let members: Vec<_> = (1..=builders).map(|number| format!("_nixbld{number}")).collect();
+    for (number, name) in (1..).zip(&members) {
+        state["directory"]["/Users"][name] = json!({
+            "UniqueID": [(350 + number).to_string()], "PrimaryGroupID": ["350"], "NFSHomeDirectory": ["/var/empty"],
+            "UserShell": ["/usr/bin/false"], "IsHidden": ["1"], "RealName": [format!("Nix build user {number}")],
+            "GeneratedUID": [format!("00000000-0000-0000-0000-{number:012}")],
+        });
+    }
+    state["directory"]["/Groups"]["nixbld"] = json!({
+        "PrimaryGroupID": ["350"], "GroupMembership": members, "RealName": ["Nix build group for nix-daemon"],
+        "GeneratedUID": ["00000000-0000-0000-0000-000000000350"],
+    });
+    Ok(())
 }
 
 impl Mac {
@@ -75,7 +105,8 @@ impl Mac {
             "mount -t tmpfs none {0} && cd {0} && mkdir upper work root && \
              mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root && \
              mount --rbind /proc root/proc && mount --rbind /dev root/dev && mkdir root/private && \
-             touch root/private/nix-unroot && mount --bind {1} root/private/nix-unroot && echo ready && exec sleep 3600",
+             touch root/private/nix-unroot && mount --bind {1} root/private/nix-unroot && echo ready && \
+             exec python3 -c 'import signal, time; signal.signal(signal.SIGCHLD, signal.SIG_IGN); time.sleep(3600)'",
             dir.path().display(),
             env!("CARGO_BIN_EXE_nix-unroot"),
         );
@@ -94,7 +125,12 @@ impl Mac {
             mac.file(&format!("usr/bin/{tool}"), include_str!("stand_in.py"))?;
             mac.shell(&format!("chmod 0755 usr/bin/{tool}"))?;
         }
-        mac.shell("rm -rf etc/nix nix etc/fstab etc/zsh; mkdir -p Library/LaunchDaemons var/empty Users/alice var/root")?;
+        mac.file("usr/bin/stand_in_volumes.py", include_str!("stand_in_volumes.py"))?;
+        mac.shell(&format!(
+            "mkdir -p usr/sbin .{0} && ln -sf /usr/bin/diskutil usr/sbin/ && ln -s /usr/bin/diskutil .{0}/apfs.util",
+            "/System/Library/Filesystems/apfs.fs/Contents/Resources"
+        ))?;
+        mac.shell("rm -rf etc/nix nix etc/fstab etc/zsh var/lib/dpkg usr/local/sbin usr/local/libexec; chmod 755 usr/local var/log; mkdir -p Library/LaunchDaemons private/volumes var/empty var/db Users/alice var/root")?;
         mac.file("etc/fstab", "# as Apple delivers it\n")?;
         mac.file(
             "System/Library/CoreServices/SystemVersion.plist",
@@ -112,37 +148,74 @@ impl Mac {
                 "/Groups": {"wheel": {"PrimaryGroupID": ["0"], "GroupMembership": ["root"]}, "staff": {"PrimaryGroupID": ["20"]}},
             },
             "volumes": [volume("Macintosh HD", "disk3s1s1", "00000000-1111-2222-3333-444444444444", "/")],
-            "jobs": {}, "disabled": {"com.apple.ftpd": true}, "next_pid": 500, "open_files": [], "busy": false,
+            "jobs": {}, "disabled": {"com.apple.ftpd": true}, "next_pid": 500, "open_files": [], "busy": false, "excluded": [],
             "keychains": {KEYCHAIN: [{"account": "alice", "service": "mail", "label": "mail"}]},
         }))?;
         Ok(mac)
     }
 
+    /// Puts the helpers there, for `--helpers /private/helpers`: the gate as it was built, and in place of the others, which nothing here starts, any program.
+    pub fn helpers(&self) -> Result<()> {
+        let built = PathBuf::from(env!("CARGO_BIN_EXE_nix-unroot")).with_file_name("nix-daemon-gate");
+        fs::create_dir_all(self.place("private/helpers"))?;
+        fs::copy(&built, self.place("private/helpers/nix-daemon-gate"))
+            .with_context(|| format!("{} is not there: cargo build --workspace makes it", built.display()))?;
+        for name in ["nix-root-scan", "nix-build-broker"] {
+            self.file(&format!("private/helpers/{name}"), "#!/bin/sh\n")?;
+        }
+        self.shell("chmod 0755 private/helpers/*")?;
+        Ok(())
+    }
+
+    /// Puts an archive of Nix there, as `/private/archive/nix.tar`, and the helpers; the words that install it. The archive has the official one's
+    /// form, and stand-ins in place of Nix's programs.
+    pub fn archive(&self) -> Result<String> {
+        self.helpers()?;
+        let (package, top) =
+            (format!("{}-nix-2.34.8", "0".repeat(32)), "private/archive/nix-2.34.8-x86_64-darwin");
+        for (name, text) in [
+            ("nix", include_str!("nix_daemon.py")),
+            ("nix-store", include_str!("nix_store.py")),
+            ("nix-env", include_str!("nix_store.py")),
+        ] {
+            self.file(&format!("{top}/store/{package}/bin/{name}"), text)?;
+        }
+        self.file(
+            &format!("{top}/.reginfo"),
+            &format!("/nix/store/{package}\nsha256:{}\n4096\n\n0\n", "0".repeat(64)),
+        )?;
+        self.file(&format!("{top}/install"), &format!("nix=\"/nix/store/{package}\"\n"))?;
+        let digest = self.shell(&format!(
+            "chmod 0755 {top}/store/{package}/bin/*; ln -s nix {top}/store/{package}/bin/nix-daemon; \
+             tar --owner=0 --group=0 -C private/archive -cf private/archive/nix.tar nix-2.34.8-x86_64-darwin; \
+             sha256sum <private/archive/nix.tar | cut -d ' ' -f 1"
+        ))?;
+        Ok(format!(
+            "install --yes --untried-on-macs --helpers /private/helpers --nix-archive /private/archive/nix.tar --nix-archive-sha256 {}",
+            digest.trim()
+        ))
+    }
+
     /// With a Nix of the official script, and `builders` build users: a volume, jobs, shells' files, and a store of root's.
     pub fn official(builders: u32) -> Result<Self> {
         let mac = Self::clean()?;
-        let members: Vec<_> = (1..=builders).map(|number| format!("_nixbld{number}")).collect();
         mac.change_state(|state| {
-            for (number, name) in (1..).zip(&members) {
-                state["directory"]["/Users"][name] = json!({
-                    "UniqueID": [(350 + number).to_string()], "PrimaryGroupID": ["350"], "NFSHomeDirectory": ["/var/empty"],
-                    "UserShell": ["/usr/bin/false"], "IsHidden": ["1"], "RealName": [format!("Nix build user {number}")],
-                    "GeneratedUID": [format!("00000000-0000-0000-0000-{number:012}")],
-                });
-            }
-            state["directory"]["/Groups"]["nixbld"] = json!({
-                "PrimaryGroupID": ["350"], "GroupMembership": members, "RealName": ["Nix build group for nix-daemon"],
-                "GeneratedUID": ["00000000-0000-0000-0000-000000000350"],
-            });
+            add_build_users(state, builders)?;
             let volumes = state["volumes"].as_array_mut().context("an array")?;
             volumes.push(volume("Nix Store", "disk3s7", UUID, "/nix"));
             let items = state["keychains"][KEYCHAIN].as_array_mut().context("an array")?;
-            items.push(json!({"account": "Nix Store", "service": UUID, "label": "Nix Store encryption password"}));
+            items.push(
+                json!({"account": "Nix Store", "service": UUID, "label": "Nix Store encryption password"}),
+            );
             Ok(())
         })?;
         let daemon = "/nix/var/nix/profiles/default/bin/nix-daemon";
         mac.job("org.nixos.nix-daemon", &format!("/bin/wait4path {daemon} &amp;&amp; exec {daemon}"))?;
-        mac.job("org.nixos.darwin-store", "/usr/sbin/diskutil mount -mountPoint /nix x")?;
+        mac.job("org.nixos.darwin-store", &format!("/usr/sbin/diskutil mount -mountPoint /nix {UUID}"))?;
+        mac.change_state(|state| {
+            state["jobs"]["org.nixos.darwin-store"]["pid"] = Value::Null;
+            Ok(())
+        })?;
         mac.job("com.example.backup", "/usr/local/bin/backup /nix/var")?;
         mac.file("etc/synthetic.conf", "nix\n")?;
         mac.file(
@@ -156,9 +229,15 @@ impl Mac {
         mac.file("etc/zshrc.backup-before-nix", "# of Apple\n")?;
         mac.file("etc/nix/nix.conf", "\nbuild-users-group = nixbld\n")?;
         let nix = format!("nix/store/{}-nix-2.34.8", "0".repeat(32));
-        mac.file(&format!("{nix}/bin/nix"), "#!/bin/sh\n")?;
+        mac.file(&format!("{nix}/bin/nix"), include_str!("nix_daemon.py"))?;
         mac.file("nix/var/nix/db/schema", "10")?;
-        mac.shell(&format!("ln -s nix {nix}/bin/nix-daemon; mkdir nix/var/nix/profiles; ln -s /{nix} nix/var/nix/profiles/default"))?;
+        mac.shell(&format!(
+            "chmod 0755 {nix}/bin/nix; ln -s nix {nix}/bin/nix-daemon; mkdir nix/var/nix/profiles; ln -s /{nix} nix/var/nix/profiles/default; \
+             mkdir -p nix/var/nix/gcroots nix/var/nix/temproots nix/var/log/nix; chown 0:350 nix/store; chmod 1775 nix/store; \
+             python3 -c 'import sqlite3; base = sqlite3.connect(\"nix/var/nix/db/db.sqlite\"); base.execute(\"create table ValidPaths (id)\"); base.commit()'; \
+             chown -h 351:350 nix/var/nix/temproots; mkdir -p nix/var/nix/profiles/per-user/alice; chown 501:20 nix/var/nix/profiles/per-user/alice"
+        ))?;
+        mac.helpers()?;
         Ok(mac)
     }
 
@@ -188,6 +267,11 @@ impl Mac {
         let place = self.place(path);
         fs::create_dir_all(place.parent().context("a path has a parent")?)?;
         fs::write(&place, text).with_context(|| format!("cannot write {path}"))
+    }
+
+    /// Whether something is there.
+    pub fn has(&self, path: &str) -> bool {
+        self.place(path).symlink_metadata().is_ok()
     }
 
     /// A file's text.
@@ -220,6 +304,8 @@ impl Mac {
 
     fn inside(&self) -> Command {
         let mut command = Command::new("nsenter");
+        // Ours; the program takes it for a setting of its own.
+        command.env_remove("NIX_UNROOT_LONG");
         command
             .arg(format!("--mount=/proc/{}/ns/mnt", self.first))
             .arg(format!("--pid=/proc/{}/ns/pid", self.first));
@@ -242,6 +328,43 @@ impl Mac {
         self.run_with(&[], words)
     }
 
+    /// Runs `nix-unroot WORDS` and kills it at this instant; whether it came there. Tools that it had called may work on: it waits for
+    /// them, as the next run would ask for.
+    pub fn killed_at(&self, instant: &str, words: &str) -> Result<bool> {
+        let output = self.run_with(&[("NIX_UNROOT_CHECKPOINT", instant)], words)?;
+        let code = output.status.code();
+        ensure!(matches!(code, None | Some(KILLED) | Some(0)), "{instant}: {output:?}");
+        self.shell("test ! -e var/lib/nix-unroot/lock || flock --wait 20 var/lib/nix-unroot/lock true")?;
+        Ok(code != Some(0))
+    }
+
+    /// The instants that `nix-unroot WORDS` reaches, in their order.
+    pub fn instants(&self, words: &str) -> Result<Vec<String>> {
+        let output = self.run_with(&[("NIX_UNROOT_CHECKPOINT_LOG", LOG)], words)?;
+        ensure!(output.status.success(), "`nix-unroot {words}`: {output:?}");
+        let seen = self.read(&LOG[1..])?.lines().map(str::to_owned).collect();
+        self.shell(&format!("rm .{LOG}"))?;
+        Ok(seen)
+    }
+
+    /// Runs `nix-unroot WORDS`, which must end well; what it said.
+    pub fn ok(&self, words: &str) -> Result<String> {
+        let output = self.run(words)?;
+        let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "`nix-unroot {words}`: {}\n{said}{told}", output.status);
+        Ok(format!("{said}{told}"))
+    }
+
+    /// Restarts it: volumes are locked and mounted by their jobs, and what synthetic.conf(5) does not ask for any more is gone.
+    pub fn restart(&self) -> Result<()> {
+        self.shell("chroot . /usr/bin/restart-simulated-mac").map(|_| ())
+    }
+
+    /// Command lines of all tools that were called, as everybody on the machine could have seen them.
+    pub fn calls(&self) -> Result<String> {
+        self.read("private/calls")
+    }
+
     /// The document of `nix-unroot inspect --json`, which must change nothing.
     pub fn inspect(&self) -> Result<Value> {
         let before = self.manifest()?;
@@ -258,6 +381,12 @@ impl Mac {
         for job in state["jobs"].as_object_mut().context("an object")?.values_mut() {
             job["pid"] = json!(!job["pid"].is_null());
         }
+        // That launchd may start a job is no news: there is no command that takes back what was said of one.
+        state["disabled"]
+            .as_object_mut()
+            .context("an object")?
+            .retain(|_, disabled| *disabled == json!(true));
+        state.sort_all_objects();
         let files = self.shell(LIST)?;
         ensure!(files.lines().count() > 8, "the manifest is empty:\n{files}");
         Ok(Manifest(format!("{files}{state:#}\n")))
@@ -269,6 +398,26 @@ impl Mac {
 pub struct Manifest(String);
 
 impl Manifest {
+    /// Without what differs between two runs that do the same: time stamps, and the identities that new accounts get.
+    pub fn of_any_run(&self) -> Self {
+        let line = |line: &str| {
+            let (start, last) = line.rsplit_once(' ').unwrap_or(("", line));
+            let is_time = last.contains('.') && last.parse::<f64>().is_ok();
+            let is_uuid = last.trim_matches('"').len() == UUID.len() && last.matches('-').count() == 4;
+            if is_time || is_uuid { format!("{start}\n") } else { format!("{line}\n") }
+        };
+        Self(self.0.lines().map(line).collect())
+    }
+
+    /// The same without files' time stamps: what is written a second time has another one.
+    pub fn without_times(&self) -> Self {
+        let timeless = |line: &str| match line.rsplit_once(' ') {
+            Some((rest, last)) if last.contains('.') && last.parse::<f64>().is_ok() => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        };
+        Self(self.0.lines().map(timeless).collect())
+    }
+
     /// Fails, and tells the lines that differ.
     pub fn assert_same(&self, other: &Self, when: &str) -> Result<()> {
         let only = |here: &Self, there: &Self, mark: &str| {

@@ -3,4 +3,9 @@
 //! Needs root (mounts), and Python 3 for the stand-ins.
 
 mod inspect;
+mod install;
 mod mac;
+mod migrate;
+mod migrate_killed;
+mod property_lists;
+mod uninstall;

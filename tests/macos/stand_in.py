@@ -1,27 +1,35 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3 -ES
 """Stands in for Apple's tools on a simulated Mac. It is installed under each tool's name; what it answers comes from STATE.
 
 Nothing here was seen on a Mac by the authors. Where the form of each answer comes from:
   dscl       dscl(1); what Puppet's directoryservice provider and npm's passwd-user parse of `dscl -plist . -readall`; 56 and
              eDSRecordNotFound for what is not there are what Puppet, Chef and NixOS/nix-installer look for
-  diskutil   diskutil(8); the keys of `diskutil info -plist` that NixOS/nix-installer, Munki and Go's apfs packages read
   launchctl  launchctl(1); `launchctl print` in nix-darwin issue 1033; 113 is the status that it ends with for an unknown service, 3 and
              5 (ESRCH, EIO) are those of `bootout` and `bootstrap` in NixOS/nix's issues
-  security   security(1); 44 is errSecItemNotFound (-25300) as a shell sees it
+  tmutil     tmutil(8): `isexcluded` writes [Excluded] or [Included], blanks, and the path, as in Apple's own examples and
+             apple.stackexchange.com/questions/387003
   lsof       lsof(8), "output for other programs"
+diskutil, security and apfs.util are in stand_in_volumes.py.
+
+launchctl also does what launchd would: a job with `Sockets` and `UserName` is started with its socket. The socket is passed as
+systemd would pass it (LISTEN_FDS), since the programs here are Linux's; `--launchd NAME` is taken off the command line for that. Jobs of
+root's are not started, and count as running.
 
 A call that is not known ends with 64 and is written to UNKNOWN, which the tests look at: no tool answers what it was not made for.
 """
 
+# Hundreds of these run in a test: what few of them need is imported where it is needed.
+import fcntl
 import json
 import os
-import plistlib
-import shutil
 import sys
-import uuid
 
 STATE = "/private/simulated-mac.json"
 UNKNOWN = "/private/unknown-calls"
+# Every call, as other users of the machine would see it with ps(1).
+CALLS = "/private/calls"
+# Programs of jobs that were loaded; they run when what is known was written down.
+STARTED = []
 
 
 def unknown(words):
@@ -31,8 +39,29 @@ def unknown(words):
 
 
 def write(value):
+    import plistlib
+
     sys.stdout.buffer.write(plistlib.dumps(value))
     return 0
+
+
+def new_uuid():
+    import uuid
+
+    return str(uuid.uuid4()).upper()
+
+
+def volumes():
+    import stand_in_volumes
+
+    return stand_in_volumes
+
+
+def read_plist(path):
+    import plistlib
+
+    with open(path, "rb") as file:
+        return plistlib.load(file)
 
 
 def named(attributes):
@@ -60,7 +89,7 @@ def dscl(state, words):
     if words[:2] == [".", "-create"] and len(words) >= 3:
         records, name, found = record(state, words[2])
         if found is None:
-            found = records.setdefault(name, {"GeneratedUID": [str(uuid.uuid4()).upper()]})
+            found = records.setdefault(name, {"GeneratedUID": [new_uuid()]})
         if len(words) > 3:
             found[words[3]] = words[4:]
         return 0
@@ -80,36 +109,6 @@ def dscl(state, words):
         kept = {key: value for key, value in attributes.items() if not wanted or key in wanted}
         records.append(named(kept))
     return write(records)
-
-
-def volume_named(state, name):
-    for volume in state["volumes"]:
-        if name in (volume["MountPoint"], volume["VolumeUUID"], volume["DeviceIdentifier"]):
-            return volume
-    return None
-
-
-def diskutil(state, words):
-    if len(words) == 3 and words[:2] == ["apfs", "deleteVolume"]:
-        volume = volume_named(state, words[2])
-        if volume is None:
-            print(f"Could not find disk: {words[2]}", file=sys.stderr)
-            return 1
-        if state["open_files"] or state["busy"]:
-            print(f"Volume {volume['VolumeName']} on {volume['DeviceIdentifier']} failed to unmount", file=sys.stderr)
-            return 1
-        state["volumes"].remove(volume)
-        # What was mounted is gone, and the mount point stays.
-        for entry in os.listdir(volume["MountPoint"]):
-            shutil.rmtree(os.path.join(volume["MountPoint"], entry))
-        return 0
-    if len(words) != 3 or words[:2] != ["info", "-plist"]:
-        return unknown(["diskutil", *words])
-    volume = volume_named(state, words[2])
-    if volume is None:
-        write({"Error": True, "ErrorMessage": f"Could not find disk: {words[2]}"})
-        return 1
-    return write(volume)
 
 
 def launchctl(state, words):
@@ -136,43 +135,121 @@ def launchctl(state, words):
             print(f"\tpid = {job['pid']}")
         print("}")
         return 0
+    if len(words) == 2 and words[0] in ("enable", "disable") and words[1].startswith("system/"):
+        state["disabled"][words[1].removeprefix("system/")] = words[0] == "disable"
+        return 0
     if len(words) == 2 and words[0] == "bootout" and words[1].startswith("system/"):
-        if state["jobs"].pop(words[1].removeprefix("system/"), None) is None:
+        job = state["jobs"].pop(words[1].removeprefix("system/"), None)
+        if job is None:
             print("Boot-out failed: 3: No such process", file=sys.stderr)
             return 3
+        end(job)
         return 0
     if len(words) == 3 and words[:2] == ["bootstrap", "system"]:
-        with open(words[2], "rb") as file:
-            label = plistlib.load(file)["Label"]
+        plist = read_plist(words[2])
+        label = plist["Label"]
         if label in state["jobs"] or state["disabled"].get(label):
             print("Bootstrap failed: 5: Input/output error", file=sys.stderr)
             return 5
-        state["next_pid"] += 1
-        state["jobs"][label] = {"path": words[2], "pid": state["next_pid"]}
+        load(state, words[2], plist)
+        return 0
+    if len(words) == 2 and words[0] == "kickstart" and words[1].removeprefix("system/") in state["jobs"]:
+        path = state["jobs"][words[1].removeprefix("system/")]["path"]
+        load(state, path, read_plist(path))
         return 0
     return unknown(["launchctl", *words])
 
 
-def security(state, words):
-    # security find-generic-password|delete-generic-password -a ACCOUNT [-s SERVICE] KEYCHAIN
-    if len(words) not in (4, 6) or words[1] != "-a" or (len(words) == 6 and words[3] != "-s"):
-        return unknown(["security", *words])
-    items = state["keychains"].get(words[-1], [])
-    fits = [item for item in items if item["account"] == words[2] and (len(words) == 4 or item["service"] == words[4])]
-    if words[0] not in ("find-generic-password", "delete-generic-password"):
-        return unknown(["security", *words])
-    if not fits:
-        print("security: SecKeychainSearchCopyNext: The specified item could not be found in the keychain.", file=sys.stderr)
-        return 44
-    item = fits[0]
-    if words[0] == "delete-generic-password":
-        items.remove(item)
-        print("password has been deleted.")
-    print(f'keychain: "{words[-1]}"\nversion: 256\nclass: "genp"\nattributes:')
-    print(f'    0x00000007 <blob>="{item["label"]}"\n    0x00000008 <blob>=<NULL>')
-    print(f'    "acct"<blob>="{item["account"]}"')
-    print('    "desc"<blob>="Encrypted volume password"\n    "prot"<blob>=<NULL>')
-    print(f'    "svce"<blob>="{item["service"]}"\n    "type"<uint32>=<NULL>')
+def load(state, path, plist):
+    state["next_pid"] += 1
+    job = {"path": path, "pid": state["next_pid"]}
+    state["jobs"][plist["Label"]] = job
+    arguments = plist.get("ProgramArguments", [])
+    if "UserName" in plist and "Sockets" in plist:
+        job.update(start(state, plist))
+    elif "diskutil" in " ".join(arguments):
+        # What mounts a volume is run, and has ended when launchctl returns.
+        job["pid"] = None
+        STARTED.append(arguments)
+
+
+def restart(state, words):
+    """No tool of Apple's: the machine starts anew."""
+    for job in state["jobs"].values():
+        end(job)
+    state["jobs"] = {}
+    if volumes().restart(state, words) is None:
+        return None
+    folder = "/Library/LaunchDaemons"
+    for name in sorted(os.listdir(folder)):
+        launchctl(state, ["bootstrap", "system", os.path.join(folder, name)])
+    return 0
+
+
+def start(state, plist):
+    import socket
+
+    (listener,) = plist["Sockets"].values()
+    path = listener["SockPathName"]
+    if os.path.lexists(path):
+        os.unlink(path)
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(path)
+    os.chmod(path, listener["SockPathMode"])
+    made.listen(128)
+    user = state["directory"]["/Users"][plist["UserName"]]
+    group = state["directory"]["/Groups"][plist["GroupName"]]
+    words = plist["ProgramArguments"]
+    at = words.index("--launchd")
+    log = os.open(plist["StandardErrorPath"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.dup2(os.open("/dev/null", os.O_RDWR), 0)
+        os.dup2(0, 1)
+        os.dup2(log, 2)
+        os.dup2(made.fileno(), 3)
+        os.closerange(4, 64)
+        os.setgroups([])
+        os.setgid(int(group["PrimaryGroupID"][0]))
+        # As a launchd would that does not do what its manual page says.
+        if not state.get("ignores_user_name"):
+            os.setuid(int(user["UniqueID"][0]))
+        own = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+        os.execve(words[0], words[:at] + words[at + 2 :], {**own, **plist["EnvironmentVariables"]})
+    return {"pid": pid, "socket": path}
+
+
+def end(job):
+    import signal
+    import time
+
+    if "socket" not in job:
+        return
+    try:
+        os.kill(job["pid"], signal.SIGTERM)
+        for _ in range(200):
+            os.kill(job["pid"], 0)
+            time.sleep(0.01)
+        os.kill(job["pid"], signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def tmutil(state, words):
+    excluded = state["excluded"]
+    if len(words) == 2 and words[0] == "isexcluded":
+        print(f"[{'Excluded' if words[1] in excluded else 'Included'}]    {words[1]}")
+        return 0
+    if len(words) != 3 or words[1] != "-p" or words[0] not in ("addexclusion", "removeexclusion"):
+        return unknown(["tmutil", *words])
+    if state.get("no_full_disk_access"):
+        print(f"tmutil: {words[0]} requires Full Disk Access privileges.", file=sys.stderr)
+        return 80
+    if words[0] == "addexclusion":
+        excluded.append(words[2])
+    else:
+        excluded.remove(words[2])
     return 0
 
 
@@ -185,18 +262,55 @@ def lsof(state, words):
 
 
 def main():
-    tools = {"dscl": dscl, "diskutil": diskutil, "launchctl": launchctl, "security": security, "lsof": lsof}
+    tools = {
+        "dscl": dscl,
+        "diskutil": lambda *call: volumes().diskutil(*call),
+        "launchctl": launchctl,
+        "security": lambda *call: volumes().security(*call),
+        "lsof": lsof,
+        "tmutil": tmutil,
+        "apfs.util": lambda *call: volumes().apfs_util(*call),
+        "restart-simulated-mac": restart,
+    }
     name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
+    with open(CALLS, "a", encoding="utf-8") as log:
+        log.write(" ".join([name, *words]) + "\n")
     if name not in tools:
         return unknown([name, *words])
+    if name == "launchctl":
+        # launchd is another process: it finishes what it was asked for when launchctl is killed.
+        asked = os.fork()
+        if asked:
+            return os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1])
+        os.setsid()
+    status = answer(name, tools[name], words)
+    if name == "launchctl":
+        sys.stdout.flush()
+        os._exit(status)
+    return status
+
+
+def answer(name, tool, words):
+    if name in ("diskutil", "security"):
+        volumes().read_input(words)
+    lock = open(STATE + ".lock", "w", encoding="utf-8")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     with open(STATE, encoding="utf-8") as file:
         state = json.load(file)
     before = json.dumps(state, sort_keys=True)
-    status = tools[name](state, words)
+    status = tool(state, words)
+    if status is None:
+        return unknown([name, *words])
     if json.dumps(state, sort_keys=True) != before:
         with open(STATE + ".new", "w", encoding="utf-8") as file:
             json.dump(state, file, sort_keys=True)
         os.rename(STATE + ".new", STATE)
+    sys.stdout.flush()
+    lock.close()
+    if STARTED:
+        import subprocess
+    for arguments in STARTED:
+        subprocess.run(arguments, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return status
 
 

@@ -1,5 +1,6 @@
 //! launchd's jobs that have to do with Nix: their property lists (launchd.plist(5)), and what launchctl(1) says of them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -8,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::super::machine::As;
 use super::super::nix_paths;
 use super::super::reader::Reader;
+use crate::platform::launchd;
 
-/// Jobs that root's launchd starts.
+/// Property lists of jobs that root's launchd starts.
 pub const DIRECTORY: &str = "/Library/LaunchDaemons";
 /// How launchctl(1) ends when there is no such job: `launchctl error 113`.
 const NOT_FOUND: i32 = 113;
@@ -37,6 +39,9 @@ pub struct Job {
     pub nix_paths: Vec<PathBuf>,
     /// Whether it has our mark.
     pub marked: bool,
+    /// `EnvironmentVariables`, those that are texts.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
     /// Whether launchd knows it: `launchctl print system/LABEL`.
     pub loaded: bool,
     /// Its process, when it runs.
@@ -68,7 +73,7 @@ struct PropertyList {
     program_arguments: Vec<String>,
     user_name: Option<String>,
     #[serde(default)]
-    environment_variables: std::collections::BTreeMap<String, plist::Value>,
+    environment_variables: BTreeMap<String, plist::Value>,
 }
 
 pub(crate) fn gather(reader: &Reader<'_>) -> Vec<Job> {
@@ -114,6 +119,11 @@ fn job(reader: &Reader<'_>, path: PathBuf) -> Option<Job> {
         user: list.user_name,
         nix_paths,
         marked,
+        environment: list
+            .environment_variables
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.into_string()?)))
+            .collect(),
         loaded: false,
         pid: None,
         disabled: false,
@@ -151,7 +161,7 @@ fn state(reader: &Reader<'_>, label: &str) -> (bool, Option<i32>) {
     }
 }
 
-/// Labels that are disabled. `launchctl print-disabled system` writes `"LABEL" => disabled`; before macOS 13 it wrote `true`.
+/// Labels that are disabled.
 fn disabled(reader: &Reader<'_>) -> Vec<String> {
     let said = match reader.machine.run(As::Self_, "launchctl", &["print-disabled", "system"]) {
         Ok(said) => said,
@@ -160,9 +170,5 @@ fn disabled(reader: &Reader<'_>) -> Vec<String> {
             return Vec::new();
         }
     };
-    let label = |line: &str| {
-        let (label, state) = line.trim().split_once(" => ")?;
-        matches!(state.trim(), "disabled" | "true").then(|| label.trim_matches('"').to_owned())
-    };
-    said.lines().filter_map(label).collect()
+    launchd::disabled(&said)
 }

@@ -18,9 +18,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use fstab::{FstabLine, SyntheticLine};
-pub use jobs::Job;
+pub use jobs::{DIRECTORY as JOBS, Job, MARK};
 pub use shell::ShellFile;
-pub use volume::{KEYCHAIN, Volume};
+pub use volume::{KEYCHAIN, NAME as VOLUME, SystemDisk, Volume};
 
 use super::reader::Reader;
 
@@ -42,6 +42,10 @@ const SYSTEM_VERSION: &str = "/System/Library/CoreServices/SystemVersion.plist";
 pub struct Mac {
     /// The volume mounted at `/nix`, as `diskutil info -plist /nix` tells.
     pub volume: Option<Volume>,
+    /// A volume named as installers name it, where none is mounted at `/nix`.
+    pub unmounted: Option<Volume>,
+    /// The disk that the system lies on, as `diskutil info -plist /` tells.
+    pub disk: Option<SystemDisk>,
     /// Lines of `/etc/synthetic.conf` (synthetic.conf(5)) about `nix`.
     pub synthetic: Option<SyntheticLine>,
     /// The line of `/etc/fstab` (fstab(5)) that mounts at `/nix`.
@@ -71,8 +75,11 @@ impl Mac {
 
 /// Looks at a Mac.
 pub(crate) fn gather(reader: &Reader<'_>) -> Mac {
+    let (volume, unmounted, disk) = volume::gather(reader);
     Mac {
-        volume: volume::gather(reader),
+        volume,
+        unmounted,
+        disk,
         synthetic: fstab::synthetic(reader),
         fstab: fstab::fstab(reader),
         jobs: jobs::gather(reader),

@@ -110,6 +110,11 @@ fn clean() -> Tree {
         .output(DSCL_USERS, users(""))
         .output(DSCL_GROUPS, plist("<array></array>"))
         .output("launchctl print-disabled system", "disabled services = {\n\t\"com.example\" => disabled\n}\n")
+        .output("diskutil info -plist /", volume("/", "Macintosh HD", true, true))
+        .output(
+            "diskutil info -plist Nix Store",
+            plist("<dict><key>Error</key><true/><key>ErrorMessage</key><string>Could not find disk: Nix Store</string></dict>"),
+        )
 }
 
 /// What every multi-user installer leaves.
@@ -127,7 +132,6 @@ fn installed() -> Tree {
         .output(DSCL_USERS, users(&build_users(1..=32, 350)))
         .output(DSCL_GROUPS, groups())
         .output("diskutil info -plist /nix", volume("/nix", "Nix Store", true, true))
-        .output("diskutil info -plist /", volume("/", "Macintosh HD", true, true))
         .output(SECURITY, ITEM)
 }
 
@@ -198,7 +202,7 @@ fn a_mac_is_read_from_its_own_tools() {
     let mounter = mac.mounter().unwrap();
     assert_eq!((mounter.loaded, mounter.pid), (true, None));
     assert!(!mounter.is_root_from_nix());
-    assert_eq!(keys(&facts), ["macos-only-inspected", "macos-root-runs-nix"]);
+    assert_eq!(keys(&facts), ["macos-untried", "macos-root-runs-nix"]);
 }
 
 #[test]
@@ -262,42 +266,42 @@ fn installers_are_told_apart() {
 
 #[test]
 fn what_a_mac_lacks_is_told() {
-    let plain = ["macos-only-inspected", "macos-root-runs-nix"];
+    let plain = ["macos-untried", "macos-root-runs-nix"];
     let rows: Vec<(&str, Tree, Vec<&str>)> = vec![
         (
             "owners ignored",
             official().output("diskutil info -plist /nix", volume("/nix", "Nix Store", false, true)),
-            vec!["macos-only-inspected", "macos-owners-ignored", "macos-root-runs-nix"],
+            vec!["macos-owners-ignored", "macos-untried", "macos-root-runs-nix"],
         ),
         (
             "not encrypted",
             official().output("diskutil info -plist /nix", volume("/nix", "Nix Store", true, false)),
-            vec!["macos-only-inspected", "macos-volume-not-encrypted", "macos-root-runs-nix"],
+            vec!["macos-untried", "macos-volume-not-encrypted", "macos-root-runs-nix"],
         ),
         (
             "no volume",
             official().output("diskutil info -plist /nix", volume("/System/Volumes/Data", "Data", true, true)),
-            vec!["macos-only-inspected", "macos-volume-missing", "macos-root-runs-nix"],
+            vec!["macos-untried", "macos-volume-missing", "macos-root-runs-nix"],
         ),
         (
             "no password",
             official().output(SECURITY, ""),
-            vec!["macos-only-inspected", "macos-password-missing", "macos-root-runs-nix"],
+            vec!["macos-untried", "macos-password-missing", "macos-root-runs-nix"],
         ),
         (
             "no mount point",
             official().file("/etc/synthetic.conf", "run\tprivate/var/run\n"),
-            vec!["macos-only-inspected", "macos-mount-point-missing", "macos-root-runs-nix"],
+            vec!["macos-untried", "macos-mount-point-missing", "macos-root-runs-nix"],
         ),
         (
             "a link for a mount point",
             official().file("/etc/synthetic.conf", "nix\tUsers/alice/nix\n"),
-            vec!["macos-only-inspected", "macos-mount-point-missing", "macos-root-runs-nix"],
+            vec!["macos-untried", "macos-mount-point-missing", "macos-root-runs-nix"],
         ),
         (
             "another volume in fstab",
             official().file("/etc/fstab", "UUID=00000000-1F4C-4A6E-9B6C-1D2E3F405162 /nix apfs rw,noauto\n"),
-            vec!["macos-only-inspected", "macos-fstab-differs", "macos-root-runs-nix"],
+            vec!["macos-untried", "macos-fstab-differs", "macos-root-runs-nix"],
         ),
         (
             "lower case, and a comment, as Determinate's installer writes it",
@@ -313,27 +317,27 @@ fn what_a_mac_lacks_is_told() {
                 DSCL_USERS,
                 users(&(build_users(5..=32, 300) + &user("_aonsensed", "302", "302", "/var/empty"))),
             ),
-            vec!["macos-only-inspected", "macos-uids-taken", "macos-root-runs-nix"],
+            vec!["macos-untried", "macos-uids-taken", "macos-root-runs-nix"],
         ),
         (
             "shell files reset",
             official().file("/etc/zshrc", "# System-wide profile\n"),
-            vec!["macos-only-inspected", "macos-shell-files-reset", "macos-root-runs-nix"],
+            vec!["macos-untried", "macos-shell-files-reset", "macos-root-runs-nix"],
         ),
         (
             "disabled",
             official().output("launchctl print-disabled system", "disabled services = {\n\t\"org.nixos.nix-daemon\" => true\n}\n"),
-            vec!["macos-only-inspected", "macos-daemon-not-loaded", "macos-root-runs-nix"],
+            vec!["macos-untried", "macos-daemon-not-loaded", "macos-root-runs-nix"],
         ),
         (
             "not loaded",
             official().output("launchctl print system/org.nixos.nix-daemon", ""),
-            vec!["macos-only-inspected", "macos-daemon-not-loaded", "macos-root-runs-nix"],
+            vec!["macos-untried", "macos-daemon-not-loaded", "macos-root-runs-nix"],
         ),
         (
             "somebody's property list",
             official().owner("/Library/LaunchDaemons/org.nixos.nix-daemon.plist", 501),
-            vec!["macos-only-inspected", "macos-jobs-of-others", "macos-root-runs-nix"],
+            vec!["macos-untried", "macos-jobs-of-others", "macos-root-runs-nix"],
         ),
         (
             "an installer's hook",
@@ -344,7 +348,7 @@ fn what_a_mac_lacks_is_told() {
                                 <string>/bin/wait4path /nix/nix-installer &amp;&amp; /nix/nix-installer repair</string></array>"),
                 )
                 .output("launchctl print system/systems.determinate.nix-installer.nix-hook", ""),
-            vec!["macos-only-inspected", "macos-installer-hook", "macos-root-runs-nix"],
+            vec!["macos-untried", "macos-installer-hook", "macos-root-runs-nix"],
         ),
     ];
     assert_eq!(keys(&official().gather()), plain);
@@ -356,7 +360,7 @@ fn what_a_mac_lacks_is_told() {
 #[test]
 fn a_clean_mac_has_nothing_to_say_but_that() {
     let facts = clean().gather();
-    assert_eq!(keys(&facts), ["macos-only-inspected"]);
+    assert_eq!(keys(&facts), ["macos-untried"]);
     assert_eq!((mac(&facts).volume.as_ref(), mac(&facts).jobs.len()), (None, 0));
 }
 

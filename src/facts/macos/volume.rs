@@ -8,6 +8,8 @@ use super::super::reader::Reader;
 
 /// Where passwords lie that the system may use while nobody is logged in.
 pub const KEYCHAIN: &str = "/Library/Keychains/System.keychain";
+/// What every installer calls Nix's volume.
+pub const NAME: &str = "Nix Store";
 /// How security(1) ends when there is no such item: `errSecItemNotFound` (-25300), of which a shell sees the low 8 bits.
 const NOT_FOUND: i32 = 44;
 
@@ -32,6 +34,15 @@ pub struct Volume {
     pub keychain_item: Option<KeychainItem>,
     /// Whether it can be written to.
     pub writable: bool,
+}
+
+/// The disk that the system lies on.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+pub struct SystemDisk {
+    /// The container of APFS, to which volumes can be added: `disk3`.
+    pub container: Option<String>,
+    /// Whether it is encrypted (FileVault); `None` when diskutil does not say.
+    pub encrypted: Option<bool>,
 }
 
 /// An item of a keychain, without its password.
@@ -64,19 +75,23 @@ struct Info {
     mount_point: String,
     #[serde(default)]
     writable_volume: bool,
+    #[serde(rename = "APFSContainerReference")]
+    container: Option<String>,
 }
 
-/// `None` where `/nix` is no volume of its own: diskutil then tells of the one that it lies on.
-pub(crate) fn gather(reader: &Reader<'_>) -> Option<Volume> {
-    if !reader.machine.exists("/nix") {
-        return None;
-    }
-    let info: Info = reader.property_list_of("diskutil", &["info", "-plist", "/nix"])?;
-    if info.mount_point != "/nix" {
-        return None;
-    }
+/// The volume that is mounted at `/nix`, or else one for Nix that is not mounted; and the system's disk.
+pub(crate) fn gather(reader: &Reader<'_>) -> (Option<Volume>, Option<Volume>, Option<SystemDisk>) {
     let system: Option<Info> = reader.property_list_of("diskutil", &["info", "-plist", "/"]);
-    Some(Volume {
+    let system_encrypted = system.as_ref().and_then(|system| system.file_vault);
+    let disk = system.map(|system| SystemDisk { container: system.container, encrypted: system.file_vault });
+    let mounted: Option<Info> = match reader.machine.exists("/nix") {
+        true => reader.property_list_of("diskutil", &["info", "-plist", "/nix"]),
+        false => None,
+    };
+    // Where `/nix` is no volume of its own, diskutil tells of the one that it lies on.
+    let mounted = mounted.filter(|info| info.mount_point == "/nix");
+    let unmounted = if mounted.is_none() { named(reader) } else { None };
+    let volume = |info: Info| Volume {
         keychain_item: keychain_item(reader, &info.volume_name),
         name: info.volume_name,
         uuid: info.volume_uuid,
@@ -84,9 +99,22 @@ pub(crate) fn gather(reader: &Reader<'_>) -> Option<Volume> {
         file_system: info.filesystem_type,
         owners_enabled: info.global_permissions_enabled,
         encrypted: info.file_vault,
-        system_encrypted: system.and_then(|system| system.file_vault),
+        system_encrypted,
         writable: info.writable_volume,
-    })
+    };
+    (mounted.map(volume), unmounted.map(volume), disk)
+}
+
+/// The volume of the name that all installers give it. diskutil ends with 1 where there is none, and says so in a property list.
+fn named(reader: &Reader<'_>) -> Option<Info> {
+    let words = ["info", "-plist", NAME];
+    match reader.machine.run_for(As::Self_, "diskutil", &words, &[0, 1]) {
+        Ok(said) => plist::from_bytes::<Info>(said.as_bytes()).ok().filter(|info| info.volume_name == NAME),
+        Err(why) => {
+            reader.note(format!("diskutil info -plist {NAME:?}"), why);
+            None
+        }
+    }
 }
 
 /// Looks for an item whose account is the volume's name. Without `-g` and `-w` no password is shown, and nobody is asked.

@@ -46,7 +46,12 @@ fn every_step_of_every_plan_is_done_and_undone() -> Result<()> {
 fn shipped() -> Result<BTreeSet<(String, String)>> {
     let mut steps = BTreeSet::new();
     for file in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("plans"))? {
-        let plan: toml::Table = std::fs::read_to_string(file?.path())?.parse()?;
+        let path = file?.path();
+        // Those of Macs are killed on a simulated one: tests/macos.
+        if path.to_string_lossy().ends_with("-macos.toml") {
+            continue;
+        }
+        let plan: toml::Table = std::fs::read_to_string(path)?.parse()?;
         let own = plan.get("step").and_then(toml::Value::as_array).into_iter().flatten();
         // What is taken over from another plan is done there.
         for id in own.filter_map(|step| step.get("id")?.as_str()) {

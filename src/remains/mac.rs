@@ -1,0 +1,151 @@
+//! What an installer of Nix left on a Mac besides files: jobs, a volume, and what mounts it.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::{Holder, Remains};
+use crate::facts::Facts;
+use crate::facts::macos::{DAEMON, DETERMINATE_DAEMON, DETERMINATE_MOUNTER, HOOK, KEYCHAIN, MOUNTER, Mac};
+use crate::platform::keychain::Item;
+use crate::system::command;
+
+/// Jobs of installers and our own (for when no journal tells of them), in the order in which they are stopped: what needs the volume before what mounts it.
+const JOBS: [&str; 7] = [
+    DAEMON,
+    DETERMINATE_DAEMON,
+    HOOK,
+    "org.nix-unroot.build-broker",
+    "org.nix-unroot.root-scan",
+    MOUNTER,
+    DETERMINATE_MOUNTER,
+];
+/// Programs that end with their jobs.
+const STOPPED: [&str; 5] =
+    ["nix-daemon", "determinate-nixd", "nix-daemon-gate", "nix-build-broker", "nix-root-scan"];
+
+/// What has to go from a Mac.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfMac {
+    /// launchd's jobs, by label and property list.
+    pub jobs: Vec<Job>,
+    /// Lines of files that others write to as well.
+    pub lines: Vec<Lines>,
+    /// The volume, when Nix has one of its own.
+    pub volume: Option<Volume>,
+}
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its label.
+    pub label: String,
+    /// Its property list.
+    pub path: String,
+}
+
+/// Lines of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lines {
+    /// The file.
+    pub path: String,
+    /// The lines.
+    pub lines: Vec<String>,
+}
+
+/// A volume, as the action that deletes one wants it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its UUID.
+    pub uuid: String,
+    /// Its name.
+    pub name: String,
+    /// The keychain's item with its password, if there is one.
+    pub items: Vec<Item>,
+}
+
+/// Adds what is there.
+pub(super) fn find(facts: &Facts, mac: &Mac, remains: &mut Remains) {
+    let mut found = OfMac::default();
+    for label in JOBS {
+        if let Some(job) = mac.job(label) {
+            let path = job.path.to_string_lossy().into_owned();
+            remains.files.push(job.path.clone());
+            found.jobs.push(Job { label: job.label.clone(), path });
+        }
+    }
+    remains.files.sort();
+    for job in mac.jobs.iter().filter(|job| !JOBS.contains(&job.label.as_str())) {
+        remains.stays.push(format!("{}: it names Nix, and is not an installer's", job.path.display()));
+    }
+    if let Some(fstab) = &mac.fstab {
+        found.lines.push(Lines { path: "/etc/fstab".to_owned(), lines: vec![fstab.line.clone()] });
+    }
+    if mac.synthetic.as_ref().is_some_and(|line| line.target.is_none()) {
+        found.lines.push(Lines { path: "/etc/synthetic.conf".to_owned(), lines: vec!["nix".to_owned()] });
+    }
+    found.volume = mac.volume.as_ref().or(mac.unmounted.as_ref()).map(|volume| Volume {
+        uuid: volume.uuid.clone(),
+        name: volume.name.clone(),
+        items: volume
+            .keychain_item
+            .iter()
+            .map(|item| Item {
+                keychain: KEYCHAIN.to_owned(),
+                account: item.account.clone(),
+                service: item.service.clone(),
+            })
+            .collect(),
+    });
+    // The directory /nix is there until the next start of the machine, whatever is on it.
+    remains.store = found.volume.is_some() || facts.store.is_some();
+    remains.mac = Some(found);
+}
+
+impl OfMac {
+    /// The job that mounts the volume.
+    pub fn mounter(&self) -> Option<&Job> {
+        self.jobs.iter().find(|job| [MOUNTER, DETERMINATE_MOUNTER].contains(&job.label.as_str()))
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.lines.is_empty() && self.volume.is_none()
+    }
+}
+
+/// Processes with open files on the file system that is mounted at `mount_point`, as lsof(8) tells; without those of the daemon's job.
+///
+/// # Errors
+/// When lsof cannot be run.
+pub fn open_files(mount_point: &str) -> Result<Vec<Holder>> {
+    let mut holders = open_below(mount_point, mount_point)?;
+    holders.retain(|holder| !STOPPED.contains(&holder.command.as_str()));
+    Ok(holders)
+}
+
+/// The same of those that have a file below `directory` open, whoever they are.
+///
+/// # Errors
+/// When lsof cannot be run.
+pub fn open_below(mount_point: &str, directory: &str) -> Result<Vec<Holder>> {
+    let output = command::output("lsof", &["-F", "pcn", "+f", "--", mount_point])
+        .context("cannot ask who uses the volume")?;
+    let mut holders: Vec<Holder> = Vec::new();
+    // A line for each field, by its first letter: the process, then its command, then the names of its files.
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let Some((field, value)) = line.split_at_checked(1) else { continue };
+        match (field, holders.last_mut()) {
+            ("p", _) => {
+                let Ok(pid) = value.parse() else { continue };
+                holders.push(Holder { pid, command: String::new(), uses: String::new() });
+            }
+            ("c", Some(holder)) => holder.command = value.to_owned(),
+            ("n", Some(holder)) if holder.uses.is_empty() && value.starts_with(directory) => {
+                holder.uses = value.to_owned();
+            }
+            _ => {}
+        }
+    }
+    holders.retain(|holder| !holder.uses.is_empty());
+    Ok(holders)
+}

@@ -1,0 +1,236 @@
+//! Installing Nix on a Mac that has none, and removing it again.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::mac::{self, KEYCHAIN, Mac, is_around};
+use crate::property_lists::check;
+
+const REMOVE: &str = "uninstall --yes --untried-on-macs";
+
+/// A Mac without Nix on which somebody left build users: a few, which saves time.
+fn with_build_users() -> Result<(Mac, String)> {
+    let mac = Mac::clean()?;
+    let install = mac.archive()?;
+    mac.change_state(|state| mac::add_build_users(state, 2))?;
+    Ok((mac, install))
+}
+
+/// Nix's volume, as the stand-ins know it.
+fn volume(mac: &Mac) -> Result<Value> {
+    let state = mac.state()?;
+    let volumes = state["volumes"].as_array().context("volumes")?;
+    volumes
+        .iter()
+        .find(|volume| volume["VolumeName"] == "Nix Store")
+        .cloned()
+        .context("there is no volume for Nix")
+}
+
+fn password(mac: &Mac) -> Result<String> {
+    let items = mac.state()?["keychains"][KEYCHAIN].as_array().cloned().unwrap_or_default();
+    let item = items.iter().find(|item| item["account"] == "Nix Store").context("no password")?;
+    Ok(item["password"].as_str().context("no password")?.to_owned())
+}
+
+fn assert_installed(mac: &Mac) -> Result<()> {
+    let volume = volume(mac)?;
+    assert_eq!((&volume["MountPoint"], &volume["GlobalPermissionsEnabled"]), (&json!("/nix"), &json!(true)));
+    let line = format!(
+        "UUID={} /nix apfs rw,noauto,nobrowse,nosuid,noatime,owners\n",
+        volume["VolumeUUID"].as_str().unwrap_or_default()
+    );
+    assert_eq!(mac.read("etc/fstab")?, format!("# as Apple delivers it\n{line}"));
+    assert_eq!(mac.read("etc/synthetic.conf")?, "nix\n");
+    let dir = tempfile::tempdir()?;
+    let list = "org.nixos.darwin-store.plist";
+    std::fs::write(dir.path().join(list), mac.read(&format!("Library/LaunchDaemons/{list}"))?)?;
+    let said = check(dir.path(), &[list])?;
+    ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
+    let state = mac.state()?;
+    assert_eq!(state["directory"]["/Users"]["_nixbld2"]["UniqueID"], json!(["352"]));
+    let document = mac.inspect()?;
+    assert_eq!(document["facts"]["flavour"]["kind"], "unprivileged");
+    assert_eq!(document["facts"]["mac"]["volume"]["name"], "Nix Store");
+    assert_eq!(mac.shell("readlink nix/var/nix/profiles/default")?, "default-1-link\n");
+    assert_eq!(mac.shell("stat -c %u:%g nix/store/*-nix-2.34.8")?, "400:400\n");
+    ensure!(
+        mac.read("etc/zshrc")?.contains("/usr/local/libexec/nix-unroot/profile.sh"),
+        "shells do not find it"
+    );
+    Ok(())
+}
+
+#[test]
+fn it_is_installed_survives_a_restart_and_goes_without_a_trace() -> Result<()> {
+    let mac = Mac::clean()?;
+    let install = mac.archive()?;
+    let before = mac.manifest()?;
+    mac.ok(&install)?;
+    assert_installed(&mac)?;
+    assert_eq!(volume(&mac)?["FileVault"], json!(true));
+    let state = mac.state()?;
+    let user = &state["directory"]["/Users"]["_nixbld32"];
+    assert_eq!(
+        (&user["UniqueID"], &user["PrimaryGroupID"], &user["IsHidden"]),
+        (&json!(["382"]), &json!(["350"]), &json!(["1"]))
+    );
+    assert_eq!(state["directory"]["/Groups"]["nixbld"]["GroupMembership"].as_array().map(Vec::len), Some(32));
+    ensure!(mac.ok(&install)?.contains("nothing to do"));
+
+    // The job unlocks and mounts it with the password from the keychain.
+    mac.restart()?;
+    assert_installed(&mac)?;
+
+    mac.ok(REMOVE)?;
+    mac.restart()?;
+    before.assert_same(&mac.manifest()?, "after installing and removing")?;
+    ensure!(mac.ok(REMOVE)?.contains("nothing to do"));
+    Ok(())
+}
+
+#[test]
+fn its_password_is_in_no_journal_and_no_command_line() -> Result<()> {
+    let (mac, install) = with_build_users()?;
+    mac.ok(&install)?;
+    let password = password(&mac)?;
+    ensure!(
+        password.len() == 64 && password.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{} characters",
+        password.len()
+    );
+    assert_eq!(volume(&mac)?["Passphrase"], json!(password.clone()));
+    let calls = mac.calls()?;
+    ensure!(
+        calls.contains("diskutil apfs addVolume disk3 APFS Nix Store -stdinpassphrase -nomount"),
+        "{calls}"
+    );
+    ensure!(!calls.contains(&password), "everybody could read it in a list of processes");
+    let found =
+        mac.shell(&format!("grep -rlF {password} var/lib/nix-unroot Library etc usr/local var/log || true"))?;
+    assert_eq!(found, "", "it was written down");
+    Ok(())
+}
+
+#[test]
+fn without_file_vault_the_volume_is_not_encrypted() -> Result<()> {
+    let (mac, install) = with_build_users()?;
+    mac.change_state(|state| {
+        state["volumes"][0]["FileVault"] = json!(false);
+        Ok(())
+    })?;
+    mac.change_state(|state| {
+        state["disabled"]["org.nixos.darwin-store"] = json!(true);
+        Ok(())
+    })?;
+    let before = mac.manifest()?;
+    mac.ok(&install)?;
+    assert_installed(&mac)?;
+    assert_eq!(volume(&mac)?["FileVault"], json!(false));
+    ensure!(password(&mac).is_err(), "a password for nothing");
+    mac.restart()?;
+    assert_installed(&mac)?;
+    mac.ok("rollback --yes")?;
+    mac.restart()?;
+    before.assert_same(&mac.manifest()?, "after a rollback")
+}
+
+/// What somebody else left is used or named, and never removed.
+#[test]
+fn what_was_there_before_stays() -> Result<()> {
+    let (mac, install) = with_build_users()?;
+    mac.change_state(|state| {
+        let items = state["keychains"][KEYCHAIN].as_array_mut().context("items")?;
+        items.push(json!({"account": "Nix Store", "service": "Nix Store", "label": "x", "password": "of an older one"}));
+        Ok(())
+    })?;
+    mac.file("etc/synthetic.conf", "run\tprivate/run\nnix\n")?;
+    let before = mac.manifest()?;
+    mac.ok(&install)?;
+    assert_eq!(volume(&mac)?["Passphrase"], json!("of an older one"));
+    mac.ok("rollback --yes")?;
+    mac.restart()?;
+    mac.shell("rmdir nix")?;
+    before.assert_same(&mac.manifest()?, "after a rollback")?;
+
+    mac.change_state(|state| {
+        let mut left = state["volumes"][0].clone();
+        left["VolumeName"] = json!("Nix Store");
+        left["VolumeUUID"] = json!("00000000-AAAA-BBBB-CCCC-000000000000");
+        left["DeviceIdentifier"] = json!("disk3s9");
+        left["MountPoint"] = json!("");
+        state["volumes"].as_array_mut().context("volumes")?.push(left);
+        Ok(())
+    })?;
+    let before = mac.manifest()?;
+    let output = mac.run(&install)?;
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.code() == Some(3)
+            && said.contains("a volume for Nix is there already")
+            && said.contains("disk3s9"),
+        "{said}"
+    );
+    before.assert_same(&mac.manifest()?, "after a refusal")
+}
+
+/// Every so manieth instant of those around steps, and of those inside of the steps about the volume one each.
+fn sample(all: &[String], every: usize) -> Vec<&String> {
+    let is_volumes = |instant: &String| ["volume", "mount-point"].iter().any(|word| instant.contains(word));
+    let around = all.iter().filter(|instant| is_around(instant)).step_by(every);
+    let mut inside: Vec<_> =
+        all.iter().filter(|instant| !is_around(instant) && (every == 1 || is_volumes(instant))).collect();
+    // After a kill inside, a step is done anew, and may not come to its later instants again.
+    let step = |instant: &str| instant.split(':').nth(1).map(str::to_owned);
+    inside.dedup_by_key(|instant| step(instant));
+    let mut sample: Vec<_> = around.chain(inside).collect();
+    let place = |instant: &String| all.iter().position(|other| other == instant);
+    sample.sort_by_key(|instant| place(instant));
+    sample.dedup();
+    sample
+}
+
+/// Dies again and again on the way there, and on the way back; at every instant around steps with `NIX_UNROOT_LONG=1`.
+#[test]
+fn an_installation_that_dies_again_and_again_arrives_there_and_back() -> Result<()> {
+    let (mac, install) = with_build_users()?;
+    let before = mac.manifest()?;
+    let there = mac.instants(&install)?;
+    let back = mac.instants("rollback --yes")?;
+    mac.restart()?;
+    before.assert_same(&mac.manifest()?, "after an installation and a rollback that nothing disturbed")?;
+    println!("{} instants there, {} back", there.len(), back.len());
+    ensure!(there.len() > 300 && back.len() > 200, "{} instants there, {} back", there.len(), back.len());
+    let every = if std::env::var_os("NIX_UNROOT_LONG").is_some() { 1 } else { 9 };
+    for (index, instant) in sample(&there, every).into_iter().enumerate() {
+        let killed = mac.killed_at(instant, if index == 0 { &install } else { "resume --yes" })?;
+        ensure!(killed, "{instant} was not reached");
+    }
+    mac.ok("resume --yes")?;
+    assert_installed(&mac)?;
+    for instant in sample(&back, every) {
+        ensure!(mac.killed_at(instant, "rollback --yes")?, "{instant} was not reached");
+    }
+    mac.ok("rollback --yes")?;
+    mac.restart()?;
+    before.assert_same(&mac.manifest()?, "after dying again and again, there and back")
+}
+
+/// Dies once inside of a step about the volume, and is undone at once; at every instant with `NIX_UNROOT_LONG=1`.
+#[test]
+fn an_installation_that_dies_once_is_undone_exactly() -> Result<()> {
+    let (mac, install) = with_build_users()?;
+    let before = mac.manifest()?;
+    let there = mac.instants(&install)?;
+    mac.ok("rollback --yes")?;
+    let long = std::env::var_os("NIX_UNROOT_LONG").is_some();
+    let chosen = there.iter().filter(|instant| long || (instant.contains("-volume:") && !is_around(instant)));
+    for instant in chosen.step_by(if long { 1 } else { 9 }) {
+        ensure!(mac.killed_at(instant, &install)?, "{instant} was not reached");
+        mac.ok("rollback --yes")?;
+        mac.restart()?;
+        before.assert_same(&mac.manifest()?, &format!("killed at {instant} and rolled back"))?;
+    }
+    Ok(())
+}

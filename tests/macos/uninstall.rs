@@ -1,0 +1,283 @@
+//! Removing Nix from a Mac.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use crate::mac::{KEYCHAIN, Mac, UUID, is_around};
+
+const GO: &str = "uninstall --yes --untried-on-macs";
+const KEEP: &str = "uninstall --yes --untried-on-macs --keep-store";
+
+/// Fails unless everything of Nix is gone, and nothing of others.
+fn assert_gone(mac: &Mac) -> Result<()> {
+    for path in [
+        "Library/LaunchDaemons/org.nixos.nix-daemon.plist",
+        "Library/LaunchDaemons/org.nixos.darwin-store.plist",
+        "etc/nix",
+        "etc/synthetic.conf",
+        "etc/zshrc.backup-before-nix",
+        "nix/store",
+        "nix/var",
+    ] {
+        ensure!(!mac.has(path), "/{path} is left");
+    }
+    assert_eq!(mac.read("etc/zshrc")?, "# of Apple\n");
+    assert_eq!(mac.read("etc/fstab")?, "# as Apple delivers it\n");
+    ensure!(mac.has("Library/LaunchDaemons/com.example.backup.plist"), "another's job is gone");
+    let state = mac.state()?;
+    let names = |kind: &str| -> Vec<String> {
+        state["directory"][kind].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    };
+    assert_eq!(names("/Users"), ["alice", "nobody", "root"]);
+    assert_eq!(names("/Groups"), ["staff", "wheel"]);
+    let labels: Vec<_> = state["jobs"].as_object().context("jobs")?.keys().collect();
+    assert_eq!(labels, ["com.example.backup"]);
+    assert_eq!(state["volumes"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        state["keychains"][KEYCHAIN],
+        json!([{"account": "alice", "service": "mail", "label": "mail"}])
+    );
+    Ok(())
+}
+
+#[test]
+fn nothing_is_left_of_nix_and_all_of_the_rest() -> Result<()> {
+    let mac = Mac::official(32)?;
+    mac.ok(GO)?;
+    assert_gone(&mac)?;
+    assert_eq!(mac.inspect()?["facts"]["flavour"]["kind"], "none");
+    ensure!(mac.ok(GO)?.contains("nothing to do"));
+    Ok(())
+}
+
+#[test]
+fn it_is_refused_until_it_is_agreed_to_by_name() -> Result<()> {
+    let mac = Mac::official(2)?;
+    let before = mac.manifest()?;
+    let output = mac.run("uninstall --yes")?;
+    ensure!(output.status.code() == Some(3), "{}", output.status);
+    ensure!(String::from_utf8_lossy(&output.stdout).contains("simulated Macs only"), "{output:?}");
+    let shown = mac.ok("uninstall --dry-run --untried-on-macs")?;
+    for word in [
+        "org.nixos.nix-daemon",
+        "Nix Store",
+        "/etc/synthetic.conf",
+        "cannot be undone",
+        "com.example.backup.plist",
+    ] {
+        ensure!(shown.contains(word), "{word} is not shown:\n{shown}");
+    }
+    before.assert_same(&mac.manifest()?, "after a refusal and a dry run")
+}
+
+#[test]
+fn who_keeps_the_volume_busy_is_named() -> Result<()> {
+    let mac = Mac::official(2)?;
+    let before = mac.manifest()?;
+    let shell = json!([{"pid": 4242, "command": "zsh", "file": "/nix/store"}]);
+    mac.change_state(|state| {
+        state["open_files"] = shell.clone();
+        Ok(())
+    })?;
+    let output = mac.run(GO)?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.code() == Some(3) && said.contains("process 4242 (zsh) uses /nix/store"), "{said}");
+    mac.change_state(|state| {
+        state["open_files"] = json!([]);
+        Ok(())
+    })?;
+    before.assert_same(&mac.manifest()?, "after a refusal")?;
+
+    // Busy only when it comes to the last step: then the password stays, and the run goes on when the volume is free.
+    mac.change_state(|state| {
+        state["busy"] = json!(true);
+        Ok(())
+    })?;
+    let output = mac.run(GO)?;
+    ensure!(output.status.code() == Some(4), "{}: {output:?}", output.status);
+    ensure!(mac.state()?["keychains"][KEYCHAIN].as_array().map(Vec::len) == Some(2), "the password is gone");
+    ensure!(mac.has("nix/store"), "half of the store is gone");
+    mac.change_state(|state| {
+        state["busy"] = json!(false);
+        Ok(())
+    })?;
+    mac.ok("resume --yes")?;
+    assert_gone(&mac)
+}
+
+#[test]
+fn what_can_be_undone_is_undone_exactly() -> Result<()> {
+    let mac = Mac::official(3)?;
+    let before = mac.manifest()?;
+    mac.ok(KEEP)?;
+    let state = mac.state()?;
+    ensure!(mac.has("nix/store") && mac.has("etc/synthetic.conf"), "the store, or what mounts it, is gone");
+    ensure!(state["jobs"].get("org.nixos.darwin-store").is_some(), "the job that mounts it is gone");
+    ensure!(
+        state["jobs"].get("org.nixos.nix-daemon").is_none() && !mac.has("etc/nix"),
+        "nothing was removed"
+    );
+    mac.ok("rollback --yes")?;
+    before.assert_same(&mac.manifest()?, "after a rollback")
+}
+
+#[test]
+fn somebody_elses_account_of_the_same_name_is_not_overwritten() -> Result<()> {
+    let mac = Mac::official(3)?;
+    mac.ok(KEEP)?;
+    mac.change_state(|state| {
+        state["directory"]["/Users"]["_nixbld2"] = json!({"UniqueID": ["777"], "PrimaryGroupID": ["20"]});
+        Ok(())
+    })?;
+    let output = mac.run("rollback --yes")?;
+    ensure!(!output.status.success());
+    ensure!(String::from_utf8_lossy(&output.stderr).contains("/Users/_nixbld2 anew"), "{output:?}");
+    assert_eq!(mac.state()?["directory"]["/Users"]["_nixbld2"]["UniqueID"], json!(["777"]));
+    Ok(())
+}
+
+#[test]
+fn a_removal_that_dies_at_every_instant_arrives_there_and_back() -> Result<()> {
+    let mac = Mac::official(2)?;
+    let before = mac.manifest()?;
+    let there = mac.instants(KEEP)?;
+    let removed = mac.manifest()?;
+    let back = mac.instants("rollback --yes")?;
+    before.assert_same(&mac.manifest()?, "after an undisturbed removal and rollback")?;
+    let (there, back): (Vec<_>, Vec<_>) = (
+        there.into_iter().filter(|instant| is_around(instant)).collect(),
+        back.into_iter().filter(|instant| is_around(instant)).collect(),
+    );
+    ensure!(there.len() > 25 && back.len() > 15, "{} instants there, {} back", there.len(), back.len());
+
+    for (index, instant) in there.iter().enumerate() {
+        let killed = mac.killed_at(instant, if index == 0 { KEEP } else { "resume --yes" })?;
+        ensure!(killed, "{instant} was not reached");
+    }
+    mac.ok("resume --yes")?;
+    removed
+        .without_times()
+        .assert_same(&mac.manifest()?.without_times(), "after a removal that died at every instant")?;
+    for instant in &back {
+        ensure!(mac.killed_at(instant, "rollback --yes")?, "{instant} was not reached");
+    }
+    mac.ok("rollback --yes")?;
+    before.assert_same(&mac.manifest()?, "after a removal that died at every instant, there and back")
+}
+
+#[test]
+fn until_the_volume_goes_a_removal_that_dies_is_undone_exactly() -> Result<()> {
+    let mut instants = Mac::official(2)?.instants(GO)?;
+    let first = instants.iter().position(|instant| instant.starts_with("do:delete-volume"));
+    instants.truncate(first.context("no volume is deleted")?);
+    ensure!(instants.len() > 80, "{} instants", instants.len());
+    let mac = Mac::official(2)?;
+    let before = mac.manifest()?;
+    // A sample of them, each of another step; all of them with `NIX_UNROOT_LONG=1`.
+    let wanted = if std::env::var_os("NIX_UNROOT_LONG").is_some() { instants.len() } else { 16 };
+    for instant in instants.iter().step_by(instants.len().div_ceil(wanted)) {
+        ensure!(mac.killed_at(instant, GO)?, "{instant} was not reached");
+        mac.ok("rollback --yes")?;
+        before.assert_same(&mac.manifest()?, &format!("killed at {instant} and rolled back"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_deletion_that_dies_is_finished() -> Result<()> {
+    for part in ["captured", "recorded", "1:command-inside", "2:command-alone", "3:command-ended", "applied"]
+    {
+        let mac = Mac::official(2)?;
+        ensure!(mac.killed_at(&format!("do:delete-volume-1:{part}"), GO)?, "{part} was not reached");
+        mac.ok("resume --yes")?;
+        assert_gone(&mac)?;
+    }
+    Ok(())
+}
+
+/// Determinate's installer: other jobs, a comment in fstab, another name for the password, a block in zshenv, and programs of its own.
+#[test]
+fn determinates_nix_goes_as_well() -> Result<()> {
+    let mac = Mac::official(2)?;
+    for (old, new) in [
+        ("org.nixos.nix-daemon", "systems.determinate.nix-daemon"),
+        ("org.nixos.darwin-store", "systems.determinate.nix-store"),
+    ] {
+        mac.shell(&format!("rm Library/LaunchDaemons/{old}.plist"))?;
+        mac.change_state(|state| {
+            state["jobs"].as_object_mut().context("jobs")?.remove(old);
+            Ok(())
+        })?;
+        mac.job(new, "/usr/local/bin/determinate-nixd of /nix")?;
+    }
+    mac.job("systems.determinate.nix-installer.nix-hook", "/nix/nix-installer repair")?;
+    mac.change_state(|state| {
+        let items = state["keychains"][KEYCHAIN].as_array_mut().context("items")?;
+        items[1] =
+            json!({"account": "Nix Store", "service": "Nix Store", "label": "disk3 encryption password"});
+        Ok(())
+    })?;
+    let uuid = UUID.to_lowercase();
+    mac.file(
+        "etc/fstab",
+        &format!(
+            "# as Apple delivers it\nUUID={uuid} /nix apfs rw,noatime,noauto,nobrowse,nosuid,owners # Added by the Determinate Nix Installer\n"
+        ),
+    )?;
+    let ssh =
+        "# Set up Nix only on SSH connections\n# See: x\nif true; then\n    . '/nix/x'\nfi\n# End Nix\n";
+    mac.file("etc/zshenv", &format!("\n{ssh}\n# somebody's\n"))?;
+    for path in
+        ["nix/receipt.json", "nix/nix-installer", "usr/local/bin/determinate-nixd", "etc/nix/nix.custom.conf"]
+    {
+        mac.file(path, "x\n")?;
+    }
+    mac.shell("rm etc/zshrc.backup-before-nix")?;
+    mac.ok(GO)?;
+    assert_gone(&mac)?;
+    ensure!(mac.read("etc/zshenv")?.trim() == "# somebody's", "{}", mac.read("etc/zshenv")?);
+    ensure!(!mac.has("usr/local/bin/determinate-nixd"), "its daemon is left");
+    Ok(())
+}
+
+#[test]
+fn nix_darwin_has_to_go_first() -> Result<()> {
+    let mac = Mac::official(2)?;
+    mac.job("org.nixos.activate-system", "/nix/store/x/activate")?;
+    let before = mac.manifest()?;
+    let output = mac.run(GO)?;
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.code() == Some(3) && said.contains("darwin-uninstaller"),
+        "{}: {said}",
+        output.status
+    );
+    before.assert_same(&mac.manifest()?, "after a refusal")
+}
+
+#[test]
+fn a_volume_that_is_not_mounted_goes_as_well() -> Result<()> {
+    let mac = Mac::official(2)?;
+    mac.shell("rm Library/LaunchDaemons/org.nixos.darwin-store.plist")?;
+    mac.restart()?;
+    assert_eq!(mac.inspect()?["facts"]["mac"]["unmounted"]["uuid"], UUID);
+    mac.ok(GO)?;
+    assert_gone(&mac)?;
+    mac.restart()?;
+    ensure!(!mac.has("nix"), "/nix is left after a restart");
+    Ok(())
+}
+
+#[test]
+fn what_was_migrated_goes_as_well() -> Result<()> {
+    let mac = Mac::official(2)?;
+    mac.ok("migrate --yes --untried-on-macs --helpers /private/helpers")?;
+    mac.ok(GO)?;
+    assert_gone(&mac)?;
+    for path in ["usr/local/libexec/nix-unroot", "var/db/nix-daemon", "var/log/nix-unroot"] {
+        ensure!(!mac.has(path), "/{path} is left");
+    }
+    assert_eq!(mac.state()?["excluded"], json!([]));
+    Ok(())
+}
