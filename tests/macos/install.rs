@@ -182,7 +182,7 @@ fn sample(all: &[String], every: usize) -> Vec<&String> {
     let mut inside: Vec<_> =
         all.iter().filter(|instant| !is_around(instant) && (every == 1 || is_volumes(instant))).collect();
     // After a kill inside, a step is done anew, and may not come to its later instants again.
-    let step = |instant: &str| instant.splitn(3, ':').nth(1).map(str::to_owned);
+    let step = |instant: &str| instant.split(':').nth(1).map(str::to_owned);
     inside.dedup_by_key(|instant| step(instant));
     let mut sample: Vec<_> = around.chain(inside).collect();
     let place = |instant: &String| all.iter().position(|other| other == instant);
