@@ -385,9 +385,10 @@ fn show(path: &Path) -> std::path::Display<'_> {
 
 /// The uid of `user`, found by name (NSS included; on a Mac, in its local directory).
 fn uid_of(user: &str) -> Result<u32> {
-    let found = match macos::is_here() {
-        true => directory::uid_of(user)?,
-        false => users::get_user_by_name(user).map(|user| user.uid()),
+    let found = match (user, macos::is_here()) {
+        ("root", _) => Some(0),
+        (_, true) => directory::uid_of(user)?,
+        (_, false) => users::get_user_by_name(user).map(|user| user.uid()),
     };
     found.with_context(|| format!("there is no user {user:?}"))
 }

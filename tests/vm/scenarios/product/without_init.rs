@@ -125,11 +125,19 @@ fn another_nix_is_migrated_and_removed_and_both_are_undone() -> Result<()> {
     let migrated = inside(&machine, "root", &format!("{program} migrate --yes --init none"))?.exits(0)?;
     ensure!(migrated.stderr.contains(&format!("run {START} as root")), "{migrated}");
     start(&machine)?;
+    // Its block is in the files of bash and zsh.
+    let with_nix = |script: &str| format!("PATH=/nix/var/nix/profiles/default/bin:$PATH; {script}");
     let build = format!("nix-build --no-out-link -E '{}'", expression("migrated"));
-    let built = ok(&machine, "alice", &build)?;
+    let built = ok(&machine, "alice", &with_nix(&build))?;
     let uid: u32 = machine.root(&format!("cat {built}"))?.parse()?;
     ensure!(super::target::subuids(&machine)?.contains(&uid), "the build ran as {uid}");
-    ok(&machine, "alice", &format!("nix-store --delete {built} && rm -rf ~/.cache ~/.local/state/nix"))?;
+    // What was built would stay. A deletion takes a reserve of room of Nix's own along, which the next connection makes again.
+    let tidy = format!(
+        "nix-store --delete {built} $(nix-store --query --deriver {built}); rm -rf ~/.cache ~/.local/state/nix; \
+         nix-store --query --references /nix/var/nix/profiles/default"
+    );
+    ok(&machine, "alice", &with_nix(&tidy))?;
+    machine.root("find /nix/var/log/nix/drvs -mindepth 1 -newer /root/init -delete")?;
     ok(&machine, "root", &format!("{program} rollback --yes"))?;
     installed.assert_same(&Manifest::of_tree(&machine)?, "after a migration and its rollback")?;
 
