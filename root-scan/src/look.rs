@@ -15,15 +15,13 @@ use crate::sys::Thing;
 pub enum Kind {
     /// What lies there, seen from the root directory of process 1: any outcome but a thing.
     Lies,
-    /// To which file a link of `/proc` leads: a thing.
-    Leads,
     /// Which file has that name, seen from the root directory that a link of `/proc` leads to (`/proc/7/root/name`): a thing. Nothing may be a
     /// symlink below that.
     Named,
 }
 
 impl Kind {
-    const ALL: [(Self, u8); 3] = [(Self::Lies, b'l'), (Self::Leads, b't'), (Self::Named, b'n')];
+    const ALL: [(Self, u8); 2] = [(Self::Lies, b'l'), (Self::Named, b'n')];
 
     /// As it is sent.
     pub fn letter(self) -> u8 {

@@ -30,7 +30,6 @@ impl<'a> Direct<'a> {
     pub fn one(&mut self, kind: Kind, path: &Path) -> Outcome {
         match kind {
             Kind::Lies => self.lies(path),
-            Kind::Leads => sys::thing(AT_FDCWD, path).map_or_else(Outcome::Unseen, Outcome::Thing),
             Kind::Named => self.named(path).map_or_else(Outcome::Unseen, Outcome::Thing),
         }
     }
@@ -45,7 +44,7 @@ impl<'a> Direct<'a> {
             }
         }
         let root = sys::open_root(&root)?;
-        sys::thing(sys::find_plainly(root, parts.as_path())?, Path::new(""))
+        sys::thing(sys::find_plainly(root, parts.as_path())?, "")
     }
 
     fn lies(&mut self, path: &Path) -> Outcome {

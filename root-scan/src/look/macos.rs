@@ -34,7 +34,7 @@ impl<'a> Direct<'a> {
     pub fn one(&mut self, kind: Kind, path: &Path) -> Outcome {
         match kind {
             Kind::Lies => self.look(path).unwrap_or_else(Outcome::Unseen),
-            Kind::Leads | Kind::Named => Outcome::Unseen(Errno::ENOSYS),
+            Kind::Named => Outcome::Unseen(Errno::ENOSYS),
         }
     }
 

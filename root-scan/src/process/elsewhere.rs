@@ -8,8 +8,9 @@
 //! - A mapped file, of which the kernel tells device and inode but no mount, that is found where its name says, without a symlink on the way
 //!   and on a mount that stands in some table.
 //!
-//! A process can hold something whose server never answers. So it is a child that looks ([`crate::helper`]), and no answer is a doubt; but for what
-//! process 1 sees below a mount of a server, which is not asked.
+//! A process can lead us to a server that never answers. So names that process 1 does not see are looked up by a child ([`crate::helper`]), and no answer is a doubt. To look at what
+//! a link of `/proc` leads to, no directory is searched, and only NFS and 9p ask their servers even then: what has a name below a mount of a server that
+//! process 1 sees is taken to lie there.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -19,6 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use nix::NixPath;
 use nix::errno::Errno;
 
 use super::inside;
@@ -46,8 +48,8 @@ pub type Mounts = HashMap<u64, Mount>;
 #[derive(Debug)]
 pub struct Elsewhere<'a> {
     eyes: Mutex<&'a mut Helper>,
-    /// The root directory of process 1, as a path below `/proc`.
-    init: PathBuf,
+    /// The root directory of process 1.
+    root: BorrowedFd<'a>,
     /// `None` where there is no store.
     store: Option<Store>,
     /// Where process 1 sees mounts of servers.
@@ -76,25 +78,23 @@ impl Store {
 }
 
 impl<'a> Elsewhere<'a> {
-    /// Looks at the store. `mounts` are those that process 1 sees.
+    /// Looks at the store, seen from `root`, the root directory of process 1. `mounts` are those that it sees.
     ///
     /// # Errors
     /// When the store cannot be seen.
-    pub fn new(proc: &Path, eyes: &'a mut Helper, mounts: Mounts) -> Result<Self, Doubt> {
-        let init = proc.join("1/root");
-        let store = match eyes.look(Kind::Leads, &[below(&init, Path::new(STORE_DIR))])?.pop() {
-            Some(Outcome::Thing(thing)) => {
+    pub fn new(root: BorrowedFd<'a>, eyes: &'a mut Helper, mounts: Mounts) -> Result<Self, Doubt> {
+        let store = match sys::find(root, Path::new(STORE_DIR)).and_then(|store| sys::thing(store, "")) {
+            Ok(thing) => {
                 let mount = thing.mount.and_then(|mount| mounts.get(&mount).cloned());
                 Some(Store { mount: mount.unwrap_or_else(|| Mount::of(thing.device)), thing })
             }
-            Some(Outcome::Unseen(Errno::ENOENT | Errno::ENOTDIR)) => None,
-            Some(Outcome::Unseen(errno)) => return Err(Doubt::unreadable(STORE_DIR, errno)),
-            _ => return Err(Doubt::unreadable(STORE_DIR, Errno::EIO)),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => None,
+            Err(errno) => return Err(Doubt::unreadable(STORE_DIR, errno)),
         };
         let servers = mounts.values().filter_map(|mount| mount.server.clone()).collect();
         Ok(Self {
             eyes: Mutex::new(eyes),
-            init,
+            root,
             store,
             servers,
             mounts: Mutex::new(mounts),
@@ -112,36 +112,34 @@ impl<'a> Elsewhere<'a> {
         }
     }
 
-    /// Whether it is worth a look what a link with this text leads to.
-    pub fn may_be_hidden(&self, text: &OsStr) -> bool {
-        text.as_bytes().starts_with(b"/")
-            && !self.servers.iter().any(|mount| Path::new(text).starts_with(mount))
-    }
-
     /// Whether it is worth a look where a mapped file lies.
     pub fn may_be_inside(&self, file: &Mapped) -> bool {
         self.store.as_ref().is_some_and(|store| store.may_be_on(file.device))
             && !locked(&self.placed).contains(&self.hasher.hash_one((file.inode, &file.name)))
     }
 
-    /// Looks what these links lead to, and forgets them.
+    /// Looks what a link of `/proc` leads to, whose text shows no store path.
     ///
     /// # Errors
     /// What cannot be told.
-    pub fn links(&self, links: &mut Vec<PathBuf>) -> Result<(), Doubt> {
-        let Some(store) = &self.store else {
-            links.clear();
+    pub fn link(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &(impl NixPath + ?Sized),
+        text: &OsStr,
+        place: impl Fn() -> PathBuf,
+    ) -> Result<(), Doubt> {
+        let text = Path::new(text);
+        let Some(store) = self.store.as_ref().filter(|_| text.is_absolute() && !self.is_served(text)) else {
             return Ok(());
         };
-        for (link, outcome) in links.iter().zip(self.look(Kind::Leads, links)?) {
-            if let Some(thing) = self.seen(link, outcome)?
-                && store.may_be_on(thing.device)
-                && !self.is_listed(thing.mount)
-            {
-                self.suspect((thing.inode, thing.mount), link)?;
-            }
+        let outcome = sys::thing(directory, name).map_or_else(Outcome::Unseen, Outcome::Thing);
+        if let Some(thing) = self.seen(&place, outcome)?
+            && store.may_be_on(thing.device)
+            && !self.is_listed(thing.mount)
+        {
+            self.suspect((thing.inode, thing.mount), place())?;
         }
-        links.clear();
         Ok(())
     }
 
@@ -156,35 +154,35 @@ impl<'a> Elsewhere<'a> {
         files: &mut Vec<Mapped>,
         is_gone: impl Fn() -> bool,
     ) -> Result<(), Doubt> {
-        for root in [&self.init, &process.join("root")] {
-            let names: Vec<_> = files.iter().map(|file| below(root, &file.name)).collect();
-            let mut left = Vec::new();
-            for (file, outcome) in files.drain(..).zip(self.look(Kind::Named, &names)?) {
-                if self.seen(&process.join("maps"), outcome)?.is_some_and(|thing| self.is(&thing, &file)) {
-                    let mut placed = locked(&self.placed);
-                    if placed.len() < MAX_PLACED {
-                        placed.insert(self.hasher.hash_one((file.inode, &file.name)));
-                    }
-                } else {
-                    left.push(file);
-                }
-            }
-            *files = left;
-        }
+        // What process 1 sees is no server's, and answers at once.
+        self.sort(process, files, |files| {
+            let seen = |file: &Mapped| match self.is_served(&file.name) {
+                true => Outcome::Unseen(Errno::ENOENT),
+                false => sys::find_plainly(self.root, relative(&file.name))
+                    .and_then(|found| sys::thing(found, ""))
+                    .map_or_else(Outcome::Unseen, Outcome::Thing),
+            };
+            Ok(files.iter().map(seen).collect())
+        })?;
+        self.sort(process, files, |files| {
+            let root = process.join("root");
+            let names: Vec<_> = files.iter().map(|file| root.join(relative(&file.name))).collect();
+            if names.is_empty() { Ok(Vec::new()) } else { locked(&self.eyes).look(Kind::Named, &names) }
+        })?;
         // Held by nobody now; and a file without any name is not in the store.
         files.retain(|file| !file.name.as_os_str().as_bytes().ends_with(b" (deleted)"));
         if !files.is_empty() && !is_gone() {
-            files.iter().try_for_each(|file| self.suspect((file.inode, None), &process.join("maps")))?;
+            files.iter().try_for_each(|file| self.suspect((file.inode, None), process.join("maps")))?;
         }
         files.clear();
         Ok(())
     }
 
-    /// Adds the store paths that hold what is left. `root` is the root directory of process 1.
+    /// Adds the store paths that hold what is left.
     ///
     /// # Errors
     /// What keeps the store from being read.
-    pub fn find(&self, root: BorrowedFd<'_>, roots: &mut Roots) -> Result<(), Doubt> {
+    pub fn find(&self, roots: &mut Roots) -> Result<(), Doubt> {
         let Some(store) = &self.store else { return Ok(()) };
         let mut suspects = std::mem::take(&mut *locked(&self.suspects));
         suspects.retain(|(_, mount), _| !self.is_listed(*mount));
@@ -195,23 +193,47 @@ impl<'a> Elsewhere<'a> {
             printable(first)
         ));
         let wanted = suspects.into_iter().map(|((inode, _), place)| (inode, place)).collect();
-        let directory = sys::find(root, Path::new(STORE_DIR)).and_then(|found| sys::open_dir(found, "."));
+        let directory =
+            sys::find(self.root, Path::new(STORE_DIR)).and_then(|found| sys::open_dir(found, "."));
         let directory = directory.map_err(|errno| Doubt::unreadable(STORE_DIR, errno))?;
         inside::find(directory, &wanted, store.mount.overlay, roots)
     }
 
-    fn suspect(&self, key: (u64, Option<u64>), place: &Path) -> Result<(), Doubt> {
+    fn suspect(&self, key: (u64, Option<u64>), at: PathBuf) -> Result<(), Doubt> {
         let mut suspects = locked(&self.suspects);
-        suspects.insert(key, place.to_owned());
-        if suspects.len() > MAX_SUSPECTS {
-            let at = place.to_owned();
+        if suspects.len() >= MAX_SUSPECTS && !suspects.contains_key(&key) {
             return Err(Doubt::Limit { what: "files that no name places", limit: MAX_SUSPECTS, at });
         }
+        suspects.insert(key, at);
         Ok(())
     }
 
-    fn look(&self, kind: Kind, paths: &[PathBuf]) -> Result<Vec<Outcome>, Doubt> {
-        if paths.is_empty() { Ok(Vec::new()) } else { locked(&self.eyes).look(kind, paths) }
+    /// Forgets those of the files that lie where they were looked for.
+    fn sort(
+        &self,
+        process: &Path,
+        files: &mut Vec<Mapped>,
+        look: impl FnOnce(&[Mapped]) -> Result<Vec<Outcome>, Doubt>,
+    ) -> Result<(), Doubt> {
+        let outcomes = look(files)?;
+        let mut left = Vec::new();
+        for (file, outcome) in files.drain(..).zip(outcomes) {
+            if self.seen(|| process.join("maps"), outcome)?.is_some_and(|thing| self.is(&thing, &file)) {
+                let mut placed = locked(&self.placed);
+                if placed.len() < MAX_PLACED {
+                    placed.insert(self.hasher.hash_one((file.inode, &file.name)));
+                }
+            } else {
+                left.push(file);
+            }
+        }
+        *files = left;
+        Ok(())
+    }
+
+    /// Whether that lies, as process 1 sees it, below a mount of a server.
+    fn is_served(&self, name: &Path) -> bool {
+        self.servers.iter().any(|mount| name.starts_with(mount))
     }
 
     fn is_listed(&self, mount: Option<u64>) -> bool {
@@ -226,19 +248,19 @@ impl<'a> Elsewhere<'a> {
     }
 
     /// What a look at something that is held gave: nothing where it is gone, or where a file system refuses that is not the store's.
-    fn seen(&self, place: &Path, outcome: Outcome) -> Result<Option<Thing>, Doubt> {
+    fn seen(&self, place: impl Fn() -> PathBuf, outcome: Outcome) -> Result<Option<Thing>, Doubt> {
         let ours = [Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::ETIMEDOUT];
         let is_served = self.store.as_ref().is_some_and(|store| store.mount.server.is_some());
         match outcome {
             Outcome::Thing(thing) => Ok(Some(thing)),
             Outcome::Unseen(errno) if ours.contains(&errno) || (is_served && !gone(errno)) => {
-                Err(Doubt::unreadable(place, errno))
+                Err(Doubt::unreadable(place(), errno))
             }
             _ => Ok(None),
         }
     }
 }
 
-fn below(root: &Path, absolute: &Path) -> PathBuf {
-    root.join(absolute.strip_prefix("/").unwrap_or(absolute))
+fn relative(absolute: &Path) -> &Path {
+    absolute.strip_prefix("/").unwrap_or(absolute)
 }

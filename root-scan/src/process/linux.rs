@@ -50,7 +50,7 @@ impl<'a> Processes<'a> {
     /// Anything that may hide one.
     pub fn scan(&self, root: BorrowedFd<'_>, eyes: &mut Helper, roots: &mut Roots) -> Result<(), Doubt> {
         let directory = self.directory.as_fd();
-        let elsewhere = Elsewhere::new(self.path, eyes, self.mounts_of_init()?)?;
+        let elsewhere = Elsewhere::new(root, eyes, self.mounts_of_init()?)?;
         let shared = one::Shared::new(self.device, roots, elsewhere);
         let mut seen = BTreeSet::new();
         for _ in 0..ROUNDS {
@@ -62,7 +62,7 @@ impl<'a> Processes<'a> {
             self.each(&new, &shared)?;
         }
         kernel::scan((directory, self.path), root, &mut one::Scanner::new(&shared))?;
-        shared.find_the_rest(root)
+        shared.find_the_rest()
     }
 
     fn mounts_of_init(&self) -> Result<Mounts, Doubt> {
@@ -84,7 +84,7 @@ impl<'a> Processes<'a> {
             while let Some(pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
                 scanner.process(self.directory.as_fd(), self.path, *pid)?;
             }
-            scanner.finish()
+            Ok(())
         };
         thread::scope(|scope| {
             let others = pids.len().div_ceil(PROCESSES_A_THREAD).min(THREADS) - 1;

@@ -44,9 +44,9 @@ impl<'a> Shared<'a> {
         Self { device, roots: Mutex::new(roots), tables: Mutex::default(), elsewhere }
     }
 
-    /// Adds what no name showed to be in the store. `root` is the root directory of process 1.
-    pub fn find_the_rest(&self, root: BorrowedFd<'_>) -> Result<(), Doubt> {
-        self.elsewhere.find(root, &mut locked(&self.roots))
+    /// Adds what no name showed to be in the store.
+    pub fn find_the_rest(&self) -> Result<(), Doubt> {
+        self.elsewhere.find(&mut locked(&self.roots))
     }
 
     fn add(&self, base_name: &[u8], place: impl Fn() -> PathBuf) -> Result<(), Doubt> {
@@ -71,19 +71,12 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Scanner<'s, 'a> {
     shared: &'s Shared<'a>,
     searcher: Searcher,
-    /// Links whose text shows no store path.
-    links: Vec<PathBuf>,
 }
 
 impl<'s, 'a> Scanner<'s, 'a> {
     /// Adds to what is shared.
     pub fn new(shared: &'s Shared<'a>) -> Self {
-        Self { shared, searcher: Searcher::new(), links: Vec::new() }
-    }
-
-    /// Looks at what was put off.
-    pub fn finish(mut self) -> Result<(), Doubt> {
-        self.shared.elsewhere.links(&mut self.links)
+        Self { shared, searcher: Searcher::new() }
     }
 
     /// Adds what the process `pid` holds. A process that ends meanwhile holds nothing.
@@ -116,7 +109,7 @@ impl<'s, 'a> Scanner<'s, 'a> {
         })
     }
 
-    /// Adds the store paths in the text of a link, which is put off when it has none. Returns the text; it is empty when it is too long to be read.
+    /// Adds the store paths in the text of a link; one without is looked behind. Returns the text; it is empty when it is too long to be read.
     fn link(
         &mut self,
         directory: BorrowedFd<'_>,
@@ -125,11 +118,8 @@ impl<'s, 'a> Scanner<'s, 'a> {
     ) -> Result<Option<OsString>, Doubt> {
         match sys::read_link(directory, name) {
             Ok(text) => {
-                if !self.shared.all(text.as_bytes(), &place)? && self.shared.elsewhere.may_be_hidden(&text) {
-                    self.links.push(place());
-                    if self.links.len() >= TOGETHER {
-                        self.shared.elsewhere.links(&mut self.links)?;
-                    }
+                if !self.shared.all(text.as_bytes(), &place)? {
+                    self.shared.elsewhere.link(directory, name, &text, place)?;
                 }
                 Ok(Some(text))
             }
@@ -234,11 +224,15 @@ impl<'s, 'a> Scanner<'s, 'a> {
         let elsewhere = &self.shared.elsewhere;
         let is_gone = || sys::status(directory, "status").is_err_and(gone);
         let mut files: Vec<Mapped> = Vec::new();
+        let mut last = Vec::new();
         let each = |line: &[u8]| {
-            if self.shared.all(line, place)? {
+            // A file is mapped in several pieces, one below the other: what is behind address, rights and offset is the same.
+            let file = line.splitn(4, |byte| *byte == b' ').nth(3).unwrap_or_default();
+            if file == last || self.shared.all(line, place)? {
                 return Ok(());
             }
-            // A file is mapped in several pieces.
+            last.clear();
+            last.extend_from_slice(file);
             let new = |file: &Mapped| elsewhere.may_be_inside(file) && !files.contains(file);
             files.extend(names::mapped(line).filter(new));
             if files.len() >= TOGETHER { elsewhere.mapped(path, &mut files, is_gone) } else { Ok(()) }

@@ -74,7 +74,7 @@ pub fn details(file: &OwnedFd) -> nix::Result<Details> {
 
 /// Follows all links, also those of `/proc` that lead to what a process holds; with an empty path, `at` itself. File systems that may
 /// answer from what they know already need not ask their server.
-pub fn thing(at: impl AsFd, path: &Path) -> nix::Result<Thing> {
+pub fn thing(at: impl AsFd, path: &(impl NixPath + ?Sized)) -> nix::Result<Thing> {
     use nix::libc::{AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_INO, STATX_MNT_ID};
     let (at, flags) = (at.as_fd().as_raw_fd(), AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC);
     let status = path.with_nix_path(|path| statx(at, path, flags, STATX_INO | STATX_MNT_ID))??;
