@@ -151,5 +151,6 @@ fn another_nix_is_migrated_and_removed_and_both_are_undone() -> Result<()> {
     )?;
 
     ok(&machine, "root", &format!("{program} uninstall --yes --purge-homes"))?;
+    machine.root("rm /root/init")?; // Of `make_container`.
     never.assert_same(&Manifest::of_tree(&machine)?, "after a removal")
 }
