@@ -113,6 +113,10 @@ struct State {
 impl State {
     /// Of several units, with one question.
     fn of(units: &[UnitName]) -> Result<Vec<Self>> {
+        if units.is_empty() {
+            // Without a name, systemctl would tell about the manager itself.
+            return Ok(Vec::new());
+        }
         let words = ["show", "--property=LoadState,ActiveState,Job", "--"];
         let names = units.iter().map(UnitName::as_str);
         let said = command::run("systemctl", &words.into_iter().chain(names).collect::<Vec<_>>())
@@ -157,6 +161,11 @@ fn with_verb<'a>(verb: &'a str, units: &[&'a UnitName]) -> Vec<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn for_no_unit_nobody_is_asked() {
+        assert_eq!(State::of(&[]).unwrap(), []);
+    }
 
     #[test]
     fn only_a_unit_that_neither_runs_nor_failed_nor_waits_is_at_rest() {
