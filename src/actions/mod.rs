@@ -65,7 +65,6 @@ mod subid_line;
 mod switch_job;
 mod unpack_archive;
 mod verify;
-mod verify_mac;
 mod write_file;
 mod write_for_volume;
 
@@ -325,8 +324,6 @@ actions! {
     "reown" => Reown(reown::Reown),
     /// The finished state is proved on the live machine.
     "verify" => Verify(verify::Verify),
-    /// The same on a Mac, as far as it can be.
-    "verify-mac" => VerifyMac(verify_mac::VerifyMac),
     /// A file or link goes.
     "remove-file" => RemoveFile(remove_file::RemoveFile),
     /// An empty directory goes.

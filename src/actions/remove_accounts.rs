@@ -39,17 +39,22 @@ enum Owner {
     Group,
 }
 
+/// What the removal of users and groups is called.
+pub(super) fn removes_accounts(users: &[String], groups: &[String]) -> String {
+    let names = |names: &[String]| match names {
+        [] => "none".to_owned(),
+        [one] => one.clone(),
+        [first, .., last] => format!("{first} to {last} ({})", names.len()),
+    };
+    format!("removes the users {} and the groups {}", names(users), names(groups))
+}
+
 impl Act for RemoveAccounts {
     /// The files that have something to lose, by name.
     type Before = Vec<(String, Original)>;
 
     fn changes(&self) -> String {
-        let names = |names: &[String]| match names {
-            [] => "none".to_owned(),
-            [one] => one.clone(),
-            [first, .., last] => format!("{first} to {last} ({})", names.len()),
-        };
-        format!("removes the users {} and the groups {}", names(&self.users), names(&self.groups))
+        removes_accounts(&self.users, &self.groups)
     }
 
     fn undone_by(&self) -> String {

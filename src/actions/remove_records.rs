@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::remove_accounts::removes_accounts;
 use super::{Act, Host};
 use crate::platform::directory::{self, Attributes};
 
@@ -28,12 +29,7 @@ impl Act for RemoveRecords {
     type Before = Vec<Record>;
 
     fn changes(&self) -> String {
-        let names = |names: &[String]| match names {
-            [] => "none".to_owned(),
-            [one] => one.clone(),
-            [first, .., last] => format!("{first} to {last} ({})", names.len()),
-        };
-        format!("removes the users {} and the groups {}", names(&self.users), names(&self.groups))
+        removes_accounts(&self.users, &self.groups)
     }
 
     fn undone_by(&self) -> String {

@@ -32,6 +32,9 @@ pub struct Verify {
     pub count: u32,
     /// Uids of the build users of before, which must own nothing now.
     pub build_uids: Vec<u32>,
+    /// On a Mac: the group of build users, who go on running builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_group: Option<String>,
     /// What serves meanwhile, where no init system does: a program that runs until SIGTERM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_by: Option<PathBuf>,
@@ -39,8 +42,12 @@ pub struct Verify {
 
 impl Verify {
     fn target(&self) -> Result<Target> {
-        let range = SubidRange { start: self.start, count: self.count };
-        let mut target = Target::new(uid_of(&self.user)?, gid_of(&self.group)?, range);
+        let range = SubidRange::new(self.start, self.count).context("the plan names no uids of builds")?;
+        let (uid, gid) = (uid_of(&self.user)?, gid_of(&self.group)?);
+        let mut target = match &self.build_group {
+            Some(build_group) => Target::of_mac(uid, gid, gid_of(build_group)?, range),
+            None => Target::new(uid, gid, range),
+        };
         target.build_users_uids.clone_from(&self.build_uids);
         Ok(target)
     }
@@ -94,8 +101,11 @@ impl Act for Verify {
     type Before = ();
 
     fn changes(&self) -> String {
-        "connects, builds and plants a GC root, and removes what that made; a failing check undoes the run"
-            .to_owned()
+        let does = match self.build_group {
+            Some(_) => "connects and builds, and looks at jobs and owners",
+            None => "connects, builds and plants a GC root",
+        };
+        format!("{does}, and removes what that made; a failing check undoes the run")
     }
 
     fn undone_by(&self) -> String {

@@ -7,46 +7,48 @@ use super::exit::Exit;
 use super::{Session, require_root};
 use crate::facts::macos::Mac;
 use crate::facts::{self, Facts, Flavour};
-use crate::plan;
+use crate::plan::{self, Options};
 use crate::verify::{self, CheckResult, Report, Target};
 
 pub fn verify(session: &Session) -> Result<Exit> {
     require_root("verifying")?;
-    let mut options = session.options()?;
+    let options = session.options()?;
     let facts = facts::gather(&facts::Machine::live());
     if facts.flavour != Flavour::Unprivileged {
         bail!(
             "Nix is not run unprivileged by nix-unroot here, so there is nothing to verify: see nix-unroot inspect"
         );
     }
-    if let Some(mac) = &facts.mac {
-        return on_mac(session, &facts, mac);
-    }
+    let target = match &facts.mac {
+        Some(mac) => of_mac(&facts, mac)?,
+        None => of_linux(&facts, options)?,
+    };
+    let report = prove(session, &target);
+    session.output.document(&report)?;
+    Ok(if report.passed { Exit::Done } else { Exit::Failed })
+}
+
+fn of_linux(facts: &Facts, mut options: Options) -> Result<Target> {
     // The unit knows better than an option whom the migration was for.
     if let Some(user) = facts.unit("nix-daemon-gate.service").and_then(|unit| unit.user.clone()) {
         options.nix_user = user;
     }
     let user = users::get_user_by_name(&options.nix_user)
         .with_context(|| format!("there is no user {:?}: name Nix's with --nix-user", options.nix_user))?;
-    let range = plan::build_range(&facts, &options).context("the user has no range in /etc/subuid")?;
+    let range = plan::build_range(facts, &options).context("the user has no range in /etc/subuid")?;
     let mut target = Target::new(user.uid(), user.primary_group_id(), range);
     target.build_users_uids = facts.build_users.members.iter().map(|(_, uid)| *uid).collect();
-    let report = prove(session, &target);
-    session.output.document(&report)?;
-    Ok(if report.passed { Exit::Done } else { Exit::Failed })
+    Ok(target)
 }
 
 /// The job knows whom the migration was for.
-fn on_mac(session: &Session, facts: &Facts, mac: &Mac) -> Result<Exit> {
+fn of_mac(facts: &Facts, mac: &Mac) -> Result<Target> {
     let name = mac.daemon().and_then(|job| job.user.clone()).unwrap_or_default();
     let user = facts.users.iter().find(|user| user.name == name);
     let user = user.with_context(|| format!("there is no user {name:?}, whom the daemon's job names"))?;
     let builds = plan::mac_build_uids(facts)?;
     let build_gid = facts.build_users.gid.context("there is no group of build users")?;
-    let target = verify::mac_target(user.uid, user.gid, build_gid, builds);
-    let report = verify::run_on_mac(&target, &mut |result| tell(session, result));
-    session.output.document(&report)?;
-    Ok(if report.passed { Exit::Done } else { Exit::Failed })
+    Ok(Target::of_mac(user.uid, user.gid, build_gid, builds))
 }
 
 /// Runs the checks, and tells of each.

@@ -67,7 +67,7 @@ impl Connection {
     /// nonsense, and when it is too old to say whether it trusts us.
     pub fn open(socket: &Path) -> Result<Self, DaemonError> {
         let stream = UnixStream::connect(socket)
-            .map_err(|source| DaemonError::Connect { socket: socket.to_owned(), source })?;
+            .map_err(|reason| DaemonError::Connect { socket: socket.to_owned(), reason })?;
         Self::over(stream)
     }
 

@@ -8,20 +8,20 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The socket could not be reached.
-    #[error("cannot connect to {socket}: {source}; is its socket unit active?", socket = socket.display())]
+    #[error("cannot connect to {socket}: {reason}; is its socket unit active?", socket = socket.display())]
     Connect {
         /// The socket.
         socket: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The connection broke.
-    #[error("{operation}: the connection to the daemon broke: {source}")]
+    #[error("{operation}: the connection to the daemon broke: {reason}")]
     Io {
         /// What was being done.
         operation: &'static str,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The daemon closed the connection in the middle of something. That is also how it refuses a user.
     #[error(

@@ -174,13 +174,13 @@ impl Wire {
     }
 
     /// Lets an interrupted or timed-out call be tried again, when the deadline decides; a peer that is gone has closed.
-    fn excuse(&self, source: io::Error) -> Result<(), DaemonError> {
-        match source.kind() {
+    fn excuse(&self, reason: io::Error) -> Result<(), DaemonError> {
+        match reason.kind() {
             io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ok(()),
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                 Err(DaemonError::Closed { operation: self.operation })
             }
-            _ => Err(DaemonError::Io { operation: self.operation, source }),
+            _ => Err(DaemonError::Io { operation: self.operation, reason }),
         }
     }
 }

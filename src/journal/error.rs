@@ -9,20 +9,20 @@ use super::{reserve, schema};
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// SQLite's complaint.
-    #[error("the journal {path} cannot be used: {source}")]
+    #[error("the journal {path} cannot be used: {reason}")]
     Sqlite {
         /// The journal.
         path: PathBuf,
         /// SQLite's reason.
-        source: rusqlite::Error,
+        reason: rusqlite::Error,
     },
     /// Its directory could not be made.
-    #[error("cannot prepare the state directory {path}: {source}")]
+    #[error("cannot prepare the state directory {path}: {reason}")]
     Directory {
         /// The directory.
         path: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A newer version of this tool wrote it.
     #[error(
@@ -46,12 +46,12 @@ pub enum JournalError {
         what: String,
     },
     /// Its copy cannot be read or written.
-    #[error("the journal's copy {path} cannot be used: {source}")]
+    #[error("the journal's copy {path} cannot be used: {reason}")]
     Copy {
         /// The copy.
         path: PathBuf,
         /// The reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// There is no room for what a run records.
     #[error("there is no room for the journal {path}: free {} MiB on its file system", reserve::SIZE >> 20)]

@@ -14,12 +14,12 @@ pub enum LockError {
     #[error("another nix-unroot run is in progress (it holds {0}); wait for it to end")]
     Held(PathBuf),
     /// The file could not be opened or locked.
-    #[error("cannot lock {path}: {source}")]
+    #[error("cannot lock {path}: {reason}")]
     Io {
         /// The lock file.
         path: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -37,9 +37,9 @@ impl Lock {
     /// When another run holds it, or the file cannot be made.
     pub fn take(journal: &Path) -> Result<Self, LockError> {
         super::prepare_directory(journal)
-            .map_err(|error| LockError::Io { path: journal.to_owned(), source: io::Error::other(error) })?;
+            .map_err(|error| LockError::Io { path: journal.to_owned(), reason: io::Error::other(error) })?;
         let path = lock_path(journal);
-        let io = |source| LockError::Io { path: path.clone(), source };
+        let io = |reason| LockError::Io { path: path.clone(), reason };
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -55,7 +55,7 @@ impl Lock {
                 Ok(Self { _file: file })
             }
             Err(TryLockError::WouldBlock) => Err(LockError::Held(path)),
-            Err(TryLockError::Error(source)) => Err(LockError::Io { path, source }),
+            Err(TryLockError::Error(reason)) => Err(LockError::Io { path, reason }),
         }
     }
 

@@ -61,7 +61,7 @@ impl Journal {
             let opened = Self::connect(path, path.as_os_str(), flags)
                 .and_then(|journal| journal.with(schema::upgrade).map(|()| journal));
             match opened {
-                Err(JournalError::Sqlite { source, .. }) if lacks_room(&source) && reserve.release() => {}
+                Err(JournalError::Sqlite { reason, .. }) if lacks_room(&reason) && reserve.release() => {}
                 other => break other?,
             }
         };
@@ -95,7 +95,7 @@ impl Journal {
     }
 
     fn connect(path: &Path, name: &OsStr, flags: OpenFlags) -> Result<Self, JournalError> {
-        let connection = Connection::open_with_flags(name, flags).map_err(|source| sqlite(path, source))?;
+        let connection = Connection::open_with_flags(name, flags).map_err(|reason| sqlite(path, reason))?;
         let (path, reserve) = (path.to_owned(), Reserve::of(path));
         let (copy, missed) = (RefCell::default(), RefCell::default());
         let journal = Self { connection, path, reserve, copy, missed };
@@ -139,7 +139,7 @@ impl Journal {
             set_aside(&path, "before")?;
             Copy::create(&path, std::slice::from_ref(&event))
         };
-        let copy = make().map_err(|source| JournalError::Copy { path: path.clone(), source })?;
+        let copy = make().map_err(|reason| JournalError::Copy { path: path.clone(), reason })?;
         self.copy.replace(Some((run, copy)));
         self.write(|connection| events::apply(connection, run, &event))?;
         Ok(run)
@@ -253,7 +253,7 @@ impl Journal {
         loop {
             match append() {
                 Err(error) if is_full(&error) && self.reserve.release() => {}
-                done => break done.map_err(|source| JournalError::Copy { path: path.clone(), source })?,
+                done => break done.map_err(|reason| JournalError::Copy { path: path.clone(), reason })?,
             }
         }
         let written = self.write(|connection| events::apply(connection, run, event));
@@ -261,7 +261,7 @@ impl Journal {
     }
 
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, JournalError> {
-        work(&self.connection).map_err(|source| sqlite(&self.path, source))
+        work(&self.connection).map_err(|reason| sqlite(&self.path, reason))
     }
 
     /// Does `work`, again when the disk is full and there is a reserve.
@@ -269,7 +269,7 @@ impl Journal {
         loop {
             match work(&self.connection) {
                 Err(error) if lacks_room(&error) && self.reserve.release() => {}
-                done => return done.map_err(|source| sqlite(&self.path, source)),
+                done => return done.map_err(|reason| sqlite(&self.path, reason)),
             }
         }
     }
@@ -288,21 +288,21 @@ fn prepare_directory(journal: &Path) -> Result<(), JournalError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
     };
-    prepare().map_err(|source| JournalError::Directory { path: directory.to_owned(), source })
+    prepare().map_err(|reason| JournalError::Directory { path: directory.to_owned(), reason })
 }
 
-fn sqlite(path: &Path, source: rusqlite::Error) -> JournalError {
+fn sqlite(path: &Path, reason: rusqlite::Error) -> JournalError {
     use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType, SqlInputError};
     // Our statements are right, so tables that they do not fit are not as we made them.
     let damaged =
-        matches!(source, FromSqlConversionFailure(..) | InvalidColumnType(..) | SqlInputError { .. })
+        matches!(reason, FromSqlConversionFailure(..) | InvalidColumnType(..) | SqlInputError { .. })
             || matches!(
-                source.sqlite_error_code(),
+                reason.sqlite_error_code(),
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown)
             );
     match damaged {
-        true => JournalError::Damaged { path: path.to_owned(), what: source.to_string() },
-        false => JournalError::Sqlite { path: path.to_owned(), source },
+        true => JournalError::Damaged { path: path.to_owned(), what: reason.to_string() },
+        false => JournalError::Sqlite { path: path.to_owned(), reason },
     }
 }
 

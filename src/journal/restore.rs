@@ -18,7 +18,7 @@ pub fn is_there(path: &Path) -> bool {
 /// # Errors
 /// When there is no copy, or one is damaged; then nothing was changed.
 pub fn restore_from_copies(path: &Path) -> Result<(), JournalError> {
-    let copies = copy::all(path).map_err(|source| broken(path, source))?;
+    let copies = copy::all(path).map_err(|reason| broken(path, reason))?;
     if copies.is_empty() {
         return Err(broken(path, io::Error::new(io::ErrorKind::NotFound, "there is none")));
     }
@@ -33,22 +33,22 @@ pub fn restore_from_copies(path: &Path) -> Result<(), JournalError> {
     for name in names(&anew) {
         let _ = fs::remove_file(name);
     }
-    let connection = rusqlite::Connection::open(&anew).map_err(|source| super::sqlite(&anew, source))?;
-    let sqlite = |source| super::sqlite(&anew, source);
+    let connection = rusqlite::Connection::open(&anew).map_err(|reason| super::sqlite(&anew, reason))?;
+    let sqlite = |reason| super::sqlite(&anew, reason);
     schema::upgrade(&connection).map_err(sqlite)?;
     for (run, copy) in &copies {
-        for event in Copy::read(copy).map_err(|source| broken(copy, source))? {
+        for event in Copy::read(copy).map_err(|reason| broken(copy, reason))? {
             events::apply(&connection, *run, &event).map_err(sqlite)?;
         }
     }
     // Closing it folds its log in.
-    connection.close().map_err(|(_, source)| sqlite(source))?;
+    connection.close().map_err(|(_, reason)| sqlite(reason))?;
     let swap = || -> io::Result<()> {
         names(path).iter().try_for_each(|name| set_aside(name, "damaged"))?;
         fs::rename(&anew, path)?;
         sync_parent(path)
     };
-    swap().map_err(|source| broken(path, source))
+    swap().map_err(|reason| broken(path, reason))
 }
 
 impl Journal {
@@ -61,19 +61,19 @@ impl Journal {
             return Err(self.damaged(verdict));
         }
         let runs = self.runs()?;
-        for (run, path) in copy::all(&self.path).map_err(|source| broken(&self.path, source))? {
+        for (run, path) in copy::all(&self.path).map_err(|reason| broken(&self.path, reason))? {
             let known = runs.iter().find(|known| known.id == run);
             match Copy::read(&path) {
                 // Nobody will need it.
                 Err(_) if known.is_some_and(|known| known.state.is_over()) => {}
-                Err(source) => return Err(broken(&path, source)),
+                Err(reason) => return Err(broken(&path, reason)),
                 Ok(said) => self.compare(run, known, &said)?,
             }
         }
         for run in runs.iter().filter(|run| !run.state.is_over()) {
             let path = Copy::path(&self.path, run.id);
             if !path.exists() {
-                Copy::create(&path, &self.events_of(run)?).map_err(|source| broken(&path, source))?;
+                Copy::create(&path, &self.events_of(run)?).map_err(|reason| broken(&path, reason))?;
             }
         }
         Ok(())
@@ -124,6 +124,6 @@ impl Journal {
     }
 }
 
-fn broken(path: &Path, source: io::Error) -> JournalError {
-    JournalError::Copy { path: path.to_owned(), source }
+fn broken(path: &Path, reason: io::Error) -> JournalError {
+    JournalError::Copy { path: path.to_owned(), reason }
 }

@@ -1,4 +1,4 @@
-//! The embedded texts: files below `platform/`, one directory for each operating system.
+//! The embedded texts: files below `platform/`, one directory for each operating system, and what is the same on both.
 
 use anyhow::{Result, bail};
 
@@ -8,8 +8,8 @@ use anyhow::{Result, bail};
 /// When there is none of that name.
 pub fn text(name: &str) -> Result<&'static str> {
     Ok(match name {
+        "profile.sh" => include_str!("../../platform/profile.sh"),
         "linux/extra.conf" => include_str!("../../platform/linux/extra.conf"),
-        "linux/profile.sh" => include_str!("../../platform/linux/profile.sh"),
         "linux/profile.fish" => include_str!("../../platform/linux/profile.fish"),
         "linux/shellrc" => include_str!("../../platform/linux/shellrc"),
         "linux/nix.conf" => include_str!("../../platform/linux/nix.conf"),
@@ -37,7 +37,6 @@ pub fn text(name: &str) -> Result<&'static str> {
             include_str!("../../platform/macos/org.nixos.darwin-store.encrypted.plist")
         }
         "macos/org.nixos.nix-daemon.plist" => include_str!("../../platform/macos/org.nixos.nix-daemon.plist"),
-        "macos/profile.sh" => include_str!("../../platform/macos/profile.sh"),
         "macos/shellrc" => include_str!("../../platform/macos/shellrc"),
         _ => bail!("there is no template {name:?}"),
     })

@@ -164,28 +164,28 @@ pub enum ReownError {
         to: u32,
     },
     /// The root of the tree cannot be opened.
-    #[error("cannot open the tree {}: {source}; it must be a directory, not a link to one, and root must run this", path.display())]
+    #[error("cannot open the tree {}: {reason}; it must be a directory, not a link to one, and root must run this", path.display())]
     Root {
         /// The root.
         path: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The exceptions file cannot be read or written. What it does not hold was not changed.
-    #[error("cannot use the exceptions file {}: {source}; make room or put it back from a backup, then run again", path.display())]
+    #[error("cannot use the exceptions file {}: {reason}; make room or put it back from a backup, then run again", path.display())]
     Record {
         /// The exceptions file.
         path: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// An entry cannot be read or changed for a reason that concerns the file system, not the entry.
-    #[error("cannot change the owner of {}: {source}; mend the file system, then run again", path.display())]
+    #[error("cannot change the owner of {}: {reason}; mend the file system, then run again", path.display())]
     Entry {
         /// The entry.
         path: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The caller asked to stop.
     #[error("stopped before the end; run again to go on")]
@@ -211,7 +211,7 @@ pub fn reown(
     if !rule.from.contains(&rule.plain.uid) || rule.from.contains(&rule.to_uid) {
         return Err(ReownError::Rule { from: rule.from.clone(), to: rule.to_uid });
     }
-    let log = Log::open(record).map_err(|source| ReownError::Record { path: record.to_owned(), source })?;
+    let log = Log::open(record).map_err(|reason| ReownError::Record { path: record.to_owned(), reason })?;
     let policy = Policy::Reown { rule, log: Mutex::new(log) };
     walk_until_settled(&Job { tree, policy: &policy, record, progress, cancel })
 }
@@ -265,7 +265,7 @@ pub fn restore(
     let mut given = Outcome::default();
     let started = start(Duration::from_millis(20));
     let kept = policy::give_back(root.fd.as_fd(), record, owner_now, started, &mut given)
-        .map_err(|source| ReownError::Record { path: record.to_owned(), source })?;
+        .map_err(|reason| ReownError::Record { path: record.to_owned(), reason })?;
     let policy = Policy::Restore { unrecorded, owner: owner_now, extra: extra_owned, kept };
     let mut outcome = walk_until_settled(&Job { tree, policy: &policy, record, progress, cancel })?;
     outcome.changed += given.changed;
@@ -307,7 +307,7 @@ fn walk_until_settled(job: &Job<'_>) -> Result<Outcome, ReownError> {
     let root = open_root(job.tree)?;
     let walked = Instant::now();
     kernel::sync_file_system(&root.fd)
-        .map_err(|source| ReownError::Entry { path: job.tree.root.clone(), source })?;
+        .map_err(|reason| ReownError::Entry { path: job.tree.root.clone(), reason })?;
     total.synced_in = walked.elapsed();
     Ok(total)
 }
@@ -349,7 +349,7 @@ struct Root {
 fn open_root(tree: &Tree) -> Result<Root, ReownError> {
     inode::open_root(&tree.root)
         .and_then(|fd| Stat::of(&fd).map(|stat| Root { fd, stat }))
-        .map_err(|error| ReownError::Root { path: tree.root.clone(), source: error.into() })
+        .map_err(|error| ReownError::Root { path: tree.root.clone(), reason: error.into() })
 }
 
 /// Waits, so that what was changed before is older than the moment that it returns: the one on the coarse clock that stamps

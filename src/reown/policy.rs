@@ -117,7 +117,7 @@ impl Log {
         }
         self.writer
             .append(self.waiting.iter().map(|(_, exception)| exception))
-            .map_err(|source| ReownError::Record { path: record.to_owned(), source })?;
+            .map_err(|reason| ReownError::Record { path: record.to_owned(), reason })?;
         checkpoint::inside("owners-recorded");
         self.waiting.drain(..).try_for_each(|(fd, exception)| change(fd, &exception))?;
         checkpoint::inside("owners-changed");

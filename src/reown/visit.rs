@@ -289,8 +289,8 @@ impl<'a> Visitor<'a> {
         Ok(())
     }
 
-    fn fatal(&self, path: &[u8], source: std::io::Error) -> ReownError {
-        ReownError::Entry { path: self.pass.tree.root.join(std::ffi::OsStr::from_bytes(path)), source }
+    fn fatal(&self, path: &[u8], reason: std::io::Error) -> ReownError {
+        ReownError::Entry { path: self.pass.tree.root.join(std::ffi::OsStr::from_bytes(path)), reason }
     }
 }
 

@@ -46,12 +46,12 @@ pub enum PackageLockError {
         pid: String,
     },
     /// A lock could not be looked at.
-    #[error("cannot lock {path}: {source}")]
+    #[error("cannot lock {path}: {reason}")]
     Io {
         /// The lock.
         path: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -80,7 +80,7 @@ impl PackageLocks {
 
 /// A machine without that package manager has no such file, and none is made.
 fn lock(path: &Path) -> Result<Option<File>, PackageLockError> {
-    let io = |source| PackageLockError::Io { path: path.to_owned(), source };
+    let io = |reason| PackageLockError::Io { path: path.to_owned(), reason };
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(io)?,

@@ -188,7 +188,11 @@ impl Drop for Plant {
 /// following any link, and only names in it are touched that lead to ours.
 pub(super) fn forget(state_dir: &Path, is_ours: impl Fn(&Path) -> bool) -> Result<(), CheckError> {
     let auto = state_dir.join("gcroots/auto");
-    let directory = kernel::open_dir(&auto).map_err(CheckError::io("cannot open", &auto))?;
+    let directory = match kernel::open_dir(&auto) {
+        // Nix makes it for the first indirect root.
+        Err(Errno::ENOENT) => return Ok(()),
+        directory => directory.map_err(CheckError::io("cannot open", &auto))?,
+    };
     let failed = |errno: Errno| CheckError::io("cannot read", &auto)(errno);
     let listing = directory.try_clone().map_err(CheckError::io("cannot read", &auto))?;
     let mut listing = nix::dir::Dir::from_fd(listing).map_err(failed)?;

@@ -8,8 +8,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::run::Check;
-use super::{CheckError, Outcome, Target, client, mac_build, ownership, peer, trust};
+use super::run::{Check, NOTHING_ROOT_OWNED, ROOT_CLIENT, TRUST_ROOT, TRUST_UNTRUSTED};
+use super::{CheckError, Outcome, Target, mac_build, peer};
 use crate::daemon::Connection;
 use crate::facts::macos::{DAEMON, JOBS};
 use crate::facts::{RawProcess, running_processes};
@@ -23,7 +23,7 @@ const NOBODY: u32 = u32::MAX - 1;
 const DAEMON_REMEDY: &str = "the property list of org.nixos.nix-daemon must be nix-unroot's: see nix-unroot inspect, and /var/log/nix-unroot";
 
 /// All checks on a Mac, in the order in which they run.
-pub(super) const CHECKS: &[Check] = &[
+const CHECKS: &[Check] = &[
     Check {
         key: "jobs",
         title: "launchd has the jobs, from property lists that are root's",
@@ -42,54 +42,39 @@ pub(super) const CHECKS: &[Check] = &[
         looks_for_roots: true,
         function: mac_build::check,
     },
-    Check {
-        key: "trust-root",
-        title: "root is trusted by the daemon",
-        looks_for_roots: false,
-        function: trust::check_root,
-    },
-    Check {
-        key: "trust-untrusted",
-        title: "an ordinary user is not trusted",
-        looks_for_roots: false,
-        function: trust::check_untrusted,
-    },
-    Check {
-        key: "nothing-root-owned",
-        title: "the store and its state are the nix user's, what guards them is root's",
-        looks_for_roots: false,
-        function: ownership::check,
-    },
-    Check {
-        key: "root-client",
-        title: "root's own commands go through the daemon",
-        looks_for_roots: false,
-        function: client::check,
-    },
+    TRUST_ROOT,
+    TRUST_UNTRUSTED,
+    NOTHING_ROOT_OWNED,
+    ROOT_CLIENT,
 ];
 
 fn list_of(label: &str) -> PathBuf {
     PathBuf::from(format!("{JOBS}/{label}.plist"))
 }
 
-/// A migrated Mac: uid and gid of the store's owner, the group of build users, and their uids.
-pub fn target(nix_uid: u32, nix_gid: u32, build_gid: u32, builds: SubidRange) -> Target {
-    let libexec = PathBuf::from(paths::LIBEXEC_DIR);
-    let programs = [paths::GATE, paths::ROOT_SCAN, paths::BROKER, "build.sb"].map(|name| libexec.join(name));
-    let mut root_files: Vec<_> = programs.into_iter().chain([paths::NIX_CONF.into()]).collect();
-    root_files.extend(LABELS.map(list_of));
-    Target {
-        untrusted_uid: NOBODY,
-        conf_files: vec![
-            paths::NIX_CONF.into(),
-            "/etc/xdg/nix/nix.conf".into(),
-            "/var/root/.config/nix/nix.conf".into(),
-        ],
-        root_files,
-        gids: SubidRange { start: build_gid, count: 1 },
-        store_owner: (nix_uid, build_gid),
-        logs: "see what the jobs say in /var/log/nix-unroot",
-        ..Target::new(nix_uid, nix_gid, builds)
+impl Target {
+    /// A migrated Mac: uid and gid of the store's owner, the group of build users, and their uids.
+    pub fn of_mac(nix_uid: u32, nix_gid: u32, build_gid: u32, builds: SubidRange) -> Self {
+        let libexec = PathBuf::from(paths::LIBEXEC_DIR);
+        let programs =
+            [paths::GATE, paths::ROOT_SCAN, paths::BROKER, "build.sb"].map(|name| libexec.join(name));
+        let mut root_files: Vec<_> = programs.into_iter().chain([paths::NIX_CONF.into()]).collect();
+        root_files.extend(LABELS.map(list_of));
+        Self {
+            untrusted_uid: NOBODY,
+            conf_files: vec![
+                paths::NIX_CONF.into(),
+                "/etc/xdg/nix/nix.conf".into(),
+                "/var/root/.config/nix/nix.conf".into(),
+            ],
+            root_files,
+            gids: SubidRange { start: build_gid, count: 1 },
+            store_owner: (nix_uid, build_gid),
+            logs: "see what the jobs say in /var/log/nix-unroot",
+            planting_grounds: Vec::new(),
+            checks: CHECKS,
+            ..Self::new(nix_uid, nix_gid, builds)
+        }
     }
 }
 

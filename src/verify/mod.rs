@@ -28,7 +28,6 @@ mod target;
 mod trust;
 
 pub use handshake::{HANDSHAKE_COMMAND, handshake_child_main};
-pub use mac::target as mac_target;
-pub use run::{CHECKS, Check, CheckError, CheckResult, Outcome, Report, run, run_on_mac};
-pub use sweep::{sweep, sweep_store};
+pub use run::{CHECKS, Check, CheckError, CheckResult, Outcome, Report, run};
+pub use sweep::sweep;
 pub use target::Target;

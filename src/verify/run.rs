@@ -8,7 +8,7 @@ use std::thread::{self, ScopedJoinHandle};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Target, build_uid, client, daemon_uid, daemon_view, gc_roots, mac, ownership, peer, trust};
+use super::{Target, build_uid, client, daemon_uid, daemon_view, gc_roots, ownership, peer, trust};
 use crate::daemon::DaemonError;
 
 /// What a check saw.
@@ -44,14 +44,14 @@ pub enum CheckError {
     #[error(transparent)]
     Daemon(#[from] DaemonError),
     /// The system did not.
-    #[error("{what} {}: {source}", path.display())]
+    #[error("{what} {}: {reason}", path.display())]
     Io {
         /// What was to be done to it.
         what: &'static str,
         /// To what.
         path: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// Something else.
     #[error("{0}")]
@@ -61,7 +61,7 @@ pub enum CheckError {
 impl CheckError {
     /// For `map_err`: doing `what` to `path` failed.
     pub(super) fn io<E: Into<io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
-        move |source| Self::Io { what, path: path.to_owned(), source: source.into() }
+        move |reason| Self::Io { what, path: path.to_owned(), reason: reason.into() }
     }
 }
 
@@ -77,7 +77,7 @@ pub struct Check {
     pub(super) function: fn(&Target) -> Result<Outcome, CheckError>,
 }
 
-/// All checks, in the order in which they run.
+/// All checks on Linux, in the order in which they run.
 pub const CHECKS: &[Check] = &[
     Check {
         key: "daemon-uid",
@@ -97,37 +97,43 @@ pub const CHECKS: &[Check] = &[
         looks_for_roots: true,
         function: build_uid::check,
     },
-    Check {
-        key: "trust-root",
-        title: "root is trusted by the daemon",
-        looks_for_roots: false,
-        function: trust::check_root,
-    },
-    Check {
-        key: "trust-untrusted",
-        title: "an ordinary user is not trusted",
-        looks_for_roots: false,
-        function: trust::check_untrusted,
-    },
+    TRUST_ROOT,
+    TRUST_UNTRUSTED,
     Check {
         key: "gc-roots",
         title: "a root in a directory that nix cannot enter keeps its path alive",
         looks_for_roots: true,
         function: gc_roots::check,
     },
-    Check {
-        key: "nothing-root-owned",
-        title: "the store and its state are the nix user's, what guards them is root's",
-        looks_for_roots: false,
-        function: ownership::check,
-    },
-    Check {
-        key: "root-client",
-        title: "root's own commands go through the daemon",
-        looks_for_roots: false,
-        function: client::check,
-    },
+    NOTHING_ROOT_OWNED,
+    ROOT_CLIENT,
 ];
+
+// The same on every system.
+pub(super) const TRUST_ROOT: Check = Check {
+    key: "trust-root",
+    title: "root is trusted by the daemon",
+    looks_for_roots: false,
+    function: trust::check_root,
+};
+pub(super) const TRUST_UNTRUSTED: Check = Check {
+    key: "trust-untrusted",
+    title: "an ordinary user is not trusted",
+    looks_for_roots: false,
+    function: trust::check_untrusted,
+};
+pub(super) const NOTHING_ROOT_OWNED: Check = Check {
+    key: "nothing-root-owned",
+    title: "the store and its state are the nix user's, what guards them is root's",
+    looks_for_roots: false,
+    function: ownership::check,
+};
+pub(super) const ROOT_CLIENT: Check = Check {
+    key: "root-client",
+    title: "root's own commands go through the daemon",
+    looks_for_roots: false,
+    function: client::check,
+};
 
 /// The check that decides whether the daemon may be asked to look for roots.
 const DAEMON_VIEW: &str = "daemon-view";
@@ -163,15 +169,7 @@ impl Check {
 ///
 /// Those that look for roots take longest, and go on beside the others once the first of them may begin.
 pub fn run(target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
-    run_all(CHECKS, target, progress)
-}
-
-/// The same for what can be checked on a Mac.
-pub fn run_on_mac(target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
-    run_all(mac::CHECKS, target, progress)
-}
-
-fn run_all(all: &'static [Check], target: &Target, progress: &mut dyn FnMut(&CheckResult)) -> Report {
+    let all = target.checks;
     let mut checks = Vec::with_capacity(all.len());
     let mut may_look_for_roots = true;
     let mut can_share = peer::tells_connections_apart();

@@ -39,11 +39,7 @@ pub fn sweep(target: &Target) -> Result<(), CheckError> {
     sweep_store(target)
 }
 
-/// The same of store paths alone, which is all that checks on a Mac make.
-///
-/// # Errors
-/// As [`sweep`].
-pub fn sweep_store(target: &Target) -> Result<(), CheckError> {
+fn sweep_store(target: &Target) -> Result<(), CheckError> {
     let store = std::path::Path::new(STORE_DIR);
     let entries = fs::read_dir(store).map_err(CheckError::io("cannot read", store))?;
     let left: Vec<_> = entries

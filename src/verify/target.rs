@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::run::{CHECKS, Check};
 use crate::platform::paths;
 use crate::types::SubidRange;
 
@@ -24,7 +25,7 @@ pub struct Target {
     pub untrusted_uid: u32,
     /// Nix's state directory.
     pub state_dir: PathBuf,
-    /// Directories in which a root is planted, each in a new directory of mode 0700. Those that are not there, or in
+    /// Directories in which a root is planted, each in a new directory of mode 0700; none on a Mac. Those that are not there, or in
     /// which root cannot make one (an automounter's, a network file system), are passed over. They are where people's roots lie, so that a unit which hides one of them from the daemon is found.
     pub planting_grounds: Vec<PathBuf>,
     /// The `nix.conf` files that root's own commands read, in order; those that are not there are passed over.
@@ -35,6 +36,8 @@ pub struct Target {
     pub store_owner: (u32, u32),
     /// Where daemon and scanner say what went wrong.
     pub logs: &'static str,
+    /// What is to be proved.
+    pub checks: &'static [Check],
     /// Paths that may stay root's although they lie where `nix` owns all else.
     pub kept: Vec<PathBuf>,
 }
@@ -72,6 +75,7 @@ impl Target {
             root_files,
             store_owner: (0, nix_gid),
             logs: "see the daemon's journal: journalctl -u 'nix-daemon*' -u 'nix-root-scan*'",
+            checks: CHECKS,
             kept: Vec::new(),
         }
     }

@@ -219,23 +219,36 @@ fn without_full_disk_access_time_machine_is_left_alone_and_that_is_told() -> Res
     before.assert_same(&mac.manifest()?, "after a rollback")
 }
 
-#[test]
-fn a_daemon_under_another_uid_undoes_the_migration() -> Result<()> {
+/// With this set in the stand-ins' state, the migration fails that check, says so, and is undone.
+fn fails_its_check(fault: &str, says: &[&str]) -> Result<()> {
     let mac = Mac::official(2)?;
-    // A gate that says it is somebody's daemon and stays root: the check must see it.
     mac.change_state(|state| {
-        state["ignores_user_name"] = json!(true);
+        state[fault] = json!(true);
         Ok(())
     })?;
     let before = mac.manifest()?;
     let output = mac.run(GO)?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(
-        output.status.code() == Some(1) && said.contains("these checks failed: daemon-uid"),
+        output.status.code() == Some(1) && says.iter().all(|text| said.contains(text)),
         "{}: {said}",
         output.status
     );
     before.assert_same(&mac.manifest()?, "after a failed migration")
+}
+
+/// A gate that says it is somebody's daemon and stays root: the check must see it.
+#[test]
+fn a_daemon_under_another_uid_undoes_the_migration() -> Result<()> {
+    fails_its_check("ignores_user_name", &["these checks failed: daemon-uid"])
+}
+
+#[test]
+fn a_build_under_the_daemons_own_uid_undoes_the_migration() -> Result<()> {
+    fails_its_check(
+        "builds_as_daemon",
+        &["these checks failed: build-uid", "the build ran with uid 400, outside of 351 to 352"],
+    )
 }
 
 #[test]
@@ -258,23 +271,4 @@ fn somebody_elses_account_of_the_same_name_is_asked_about() -> Result<()> {
     assert_eq!(mac.state()?["directory"]["/Users"]["_nix"], theirs);
     assert_eq!(owner(&mac, "nix/var/nix/db/db.sqlite")?, "0:0 644");
     Ok(())
-}
-
-#[test]
-fn a_build_under_the_daemons_own_uid_undoes_the_migration() -> Result<()> {
-    let mac = Mac::official(2)?;
-    mac.change_state(|state| {
-        state["builds_as_daemon"] = json!(true);
-        Ok(())
-    })?;
-    let before = mac.manifest()?;
-    let output = mac.run(GO)?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(
-        output.status.code() == Some(1) && said.contains("these checks failed: build-uid"),
-        "{}: {said}",
-        output.status
-    );
-    ensure!(said.contains("the build ran with uid 400, outside of 351 to 352"), "{said}");
-    before.assert_same(&mac.manifest()?, "after a failed migration")
 }

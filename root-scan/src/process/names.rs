@@ -1,7 +1,5 @@
 //! Lines of `/proc` that say where something lies: tables of mounts, and of mapped files.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::look::unescaped;
@@ -58,18 +56,7 @@ pub fn mapped(line: &[u8]) -> Option<Mapped> {
     let device = device(fields.nth(3)?, 16)?;
     let inode = number(fields.next()?, 10).filter(|inode| *inode != 0)?;
     let name = fields.next()?.trim_ascii_start();
-    name.starts_with(b"/").then(|| Mapped { device, inode, name: with_newlines(name) })
-}
-
-fn with_newlines(name: &[u8]) -> PathBuf {
-    let mut rest = name;
-    let mut out = Vec::with_capacity(name.len());
-    while let Some((first, behind)) = rest.split_first() {
-        let newline = rest.strip_prefix(b"\\012");
-        out.push(if newline.is_some() { b'\n' } else { *first });
-        rest = newline.unwrap_or(behind);
-    }
-    OsString::from_vec(out).into()
+    name.starts_with(b"/").then(|| Mapped { device, inode, name: unescaped(name) })
 }
 
 fn device(text: &[u8], radix: u32) -> Option<(u32, u32)> {

@@ -1,7 +1,7 @@
-# Written by nix-unroot. Makes login shells see Nix; read by sh, bash and zsh.
+# Written by nix-unroot. Makes shells see Nix; read by sh, bash and zsh.
 #
 # Not in root's shells: what lies below /nix belongs to the user {{nix_user}}, and root runs nothing that somebody else can
-# change. As root, use the user's own tools (`runuser -u USER -- nix ...`), or name a program's whole path knowingly.
+# change. As root, use the user's own tools (`sudo -u USER nix ...`), or name a program's whole path knowingly.
 if [ -n "${HOME-}" ] && [ -z "${__NIX_UNROOT_PROFILE-}" ] && [ "$(id -u)" != 0 ]; then
     export __NIX_UNROOT_PROFILE=1
     __nix_link="$HOME/.nix-profile"
