@@ -222,7 +222,7 @@ impl Matrix<'_> {
                 self.assert_after(machine)?;
                 return Ok(died);
             }
-            if case.recovery == "rollback" && !self.is_over(machine)? {
+            if case.recovery == "rollback" && !is_over(machine, "final")? {
                 let refused = product::run(machine, "rollback --yes")?.exits(4)?;
                 ensure!(refused.stderr.contains("nix-unroot resume finishes it"), "{refused}");
             }
@@ -235,17 +235,17 @@ impl Matrix<'_> {
         Ok(cases.len())
     }
 
-    /// Whether nothing is to be resumed: it was killed at the very end.
-    fn is_over(&self, machine: &Machine) -> Result<bool> {
-        Ok(product::ok(machine, "history")?.contains(", final;"))
-    }
-
     fn back(&self, site: &Site, cases: &[Case]) -> Result<usize> {
         let mut recovery = "rollback";
         for (died, case) in cases.iter().enumerate() {
             if !self.dies(&site.machine, &format!("{recovery} --yes"), case)? {
                 self.assert_before(site)?;
                 return Ok(died);
+            }
+            // Killed at the very end: another rollback would undo the run before this one.
+            if is_over(&site.machine, "undone")? {
+                self.assert_before(site)?;
+                return Ok(died + 1);
             }
             recovery = case.recovery;
         }
@@ -291,8 +291,8 @@ impl Matrix<'_> {
                 1 + case.number % 9,
                 product::DIR
             ))?;
-            // It was quicker, and another rollback would go on with the run before this one.
-            if timed.status == 0 {
+            // It was quicker, and another rollback would undo the run before this one.
+            if timed.status == 0 || is_over(machine, "undone")? {
                 return Ok(());
             }
         }
@@ -353,6 +353,11 @@ impl Matrix<'_> {
             println!("{}: {count} after {:.0} s", self.journey.name, self.start.elapsed().as_secs_f32());
         }
     }
+}
+
+/// Whether a run has ended so.
+fn is_over(machine: &Machine, state: &str) -> Result<bool> {
+    Ok(product::ok(machine, "history")?.contains(&format!(", {state};")))
 }
 
 fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
