@@ -7,7 +7,7 @@
 use super::super::interrupted::KILLED;
 use super::cases::{self, Case, Round, Way};
 use super::journeys::{JOURNEYS, Journey};
-use super::undisturbed::Undisturbed;
+use super::undisturbed::{Undisturbed, last_run};
 use crate::harness::machine::Machine;
 use crate::harness::product;
 use anyhow::{Context, Result, bail, ensure};
@@ -254,7 +254,13 @@ impl Matrix<'_> {
 
     fn assert_before(&self, site: &Site) -> Result<()> {
         let now = self.journey.before(&site.machine)?;
-        self.undisturbed.before.assert_same(&now, "what was given back")
+        let what = || {
+            Ok::<_, anyhow::Error>(format!(
+                "what was given back by {}",
+                product::ok(&site.machine, "history")?
+            ))
+        };
+        self.undisturbed.before.assert_same(&now, &what()?)
     }
 
     fn assert_after(&self, machine: &Machine) -> Result<()> {
@@ -316,7 +322,9 @@ impl Matrix<'_> {
             }
             done if together > 1 => {
                 let error = done.err().map(|error| format!("{error:#}")).unwrap_or_default();
-                println!("{}: of {together} kills in one run: {error}; now each alone", self.journey.name);
+                let at: Vec<_> =
+                    cases.iter().map(|case| format!("{} ({})", case.instant, case.recovery)).collect();
+                println!("{}: killed at {}: {error}; now each alone", self.journey.name, at.join(", "));
                 locked(&self.rounds).extend(cases.into_iter().map(Round::alone));
                 false
             }
@@ -355,9 +363,9 @@ impl Matrix<'_> {
     }
 }
 
-/// Whether a run has ended so.
+/// Whether the last run has ended so.
 fn is_over(machine: &Machine, state: &str) -> Result<bool> {
-    Ok(product::ok(machine, "history")?.contains(&format!(", {state};")))
+    Ok(last_run(machine)?["state"] == state)
 }
 
 fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
