@@ -213,14 +213,20 @@ impl Runner {
         drop(progress);
         let recorded =
             self.journal.runs().ok().and_then(|runs| runs.into_iter().find(|other| other.id == run));
-        let done =
-            recorded.and_then(|run| Plan::read(&run.plan).ok()).map_or(String::new(), |plan| plan.done);
+        let plan = recorded.and_then(|run| Plan::read(&run.plan).ok());
+        let done = plan.as_ref().map_or("", |plan| &plan.done);
         let below = self.journal.current().ok().flatten().filter(|run| run.state == RunState::Applied);
         let ending = ended.unwrap_or_else(|error| {
             session.output.error(&error.context("the run was stopped where it was"));
             Ending::Stuck
         });
-        let (exit, outcome) = tell(session, &ending, &done);
+        let (exit, outcome) = tell(session, &ending, done);
+        if let (Ending::Applied, Some(program)) = (&ending, plan.as_ref().and_then(started_by)) {
+            session.output.message(&format!(
+                "nothing starts the daemon here but you: run {} as root whenever the container starts (in the foreground; it ends with SIGTERM)",
+                program.display()
+            ));
+        }
         if let (Ending::Undone, Some(run)) = (&ending, below) {
             let (id, name) = (run.id, run.plan_name);
             session
@@ -263,6 +269,14 @@ fn drifts(session: &Session, journal: &mut Journal) -> Result<Drifts> {
         let runs = engine.in_effect()?;
         let drifts = engine.drifts(&runs)?;
         Ok((runs, drifts))
+    })
+}
+
+/// What somebody has to start after this, where no init system does.
+fn started_by(plan: &Plan) -> Option<&Path> {
+    plan.steps.iter().find_map(|step| match &step.action {
+        Action::Verify(verify) => verify.started_by.as_deref(),
+        _ => None,
     })
 }
 

@@ -231,7 +231,7 @@ fn a_check_that_dies_leaves_nothing(layout: Layout) -> Result<()> {
     ensure!(!left.is_empty(), "the killed check left nothing");
     let beside = format!("flock /var/lib/nix-unroot/lock {}/nix-unroot verify", product::DIR);
     let held = machine.try_root(&beside)?.exits(3)?;
-    ensure!(held.stderr.contains("another run"), "{held}");
+    ensure!(held.stderr.contains("another nix-unroot run"), "{held}");
     product::ok(&machine, "verify")?;
     nothing_left()
 }
