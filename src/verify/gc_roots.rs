@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::leftovers::{Leftovers, still_alive, unique};
+use super::leftovers::{LETTING_GO, Leftovers, once_sure, still_alive, unique};
 use super::sweep::NAME;
 use super::{CheckError, Outcome, Target};
 use crate::daemon::Connection;
@@ -19,8 +19,6 @@ use crate::types::StorePath;
 const REMEDY: &str = "a collection of garbage now would delete what users keep: run none before this passes. nix-root-scan.socket must be \
                       active (without an init system start-nix-daemon must run), and the daemon's unit must hide neither homes nor /tmp (no ProtectHome, no PrivateTmp): \
                       systemctl status nix-root-scan.socket";
-/// How long the daemon may take to let go of the temporary roots of a connection that has ended.
-const LETTING_GO: Duration = Duration::from_secs(20);
 
 pub(super) fn check(target: &Target) -> Result<Outcome, CheckError> {
     let mut leftovers = Leftovers::new(&target.socket)?;
@@ -96,7 +94,7 @@ fn listed(target: &Target, paths: &[StorePath]) -> Result<Vec<bool>, CheckError>
     let deadline = Instant::now() + LETTING_GO;
     let mut pause = Pause::up_to(Duration::from_millis(100));
     loop {
-        let roots = Connection::open(&target.socket)?.roots_of(paths)?;
+        let roots = once_sure(|| Connection::open(&target.socket)?.roots_of(paths))?;
         if !roots.iter().flatten().any(|root| root.temporary) {
             return Ok(roots.iter().map(|roots| !roots.is_empty()).collect());
         }
@@ -111,10 +109,9 @@ fn listed(target: &Target, paths: &[StorePath]) -> Result<Vec<bool>, CheckError>
 
 /// Tries to delete each of these paths, which its root must prevent; those where it did not.
 fn deleted<'a>(target: &Target, paths: &[&'a StorePath]) -> Result<Vec<&'a StorePath>, CheckError> {
-    let mut connection = Connection::open(&target.socket)?;
     let mut deleted = Vec::new();
     for path in paths {
-        match connection.delete(std::slice::from_ref(path)) {
+        match once_sure(|| Connection::open(&target.socket)?.delete(std::slice::from_ref(path))) {
             Ok(()) => deleted.push(*path),
             Err(error) if still_alive(&error) => {}
             Err(error) => return Err(error.into()),

@@ -11,7 +11,7 @@ use crate::system::pause::Pause;
 use crate::types::StorePath;
 
 /// How long the daemon may take to let go of the temporary roots of a connection that has ended.
-const LETTING_GO: Duration = Duration::from_secs(20);
+pub(super) const LETTING_GO: Duration = Duration::from_secs(20);
 
 /// Store paths to delete. Dropped, it deletes them as well as it can; [`Leftovers::remove`] also says whether it could.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Leftovers {
             if there.is_empty() {
                 return Ok(());
             }
-            match connection.delete(&there) {
+            match once_sure(|| connection.delete(&there)) {
                 // The next round looks whether they are gone.
                 Ok(()) if Instant::now() < deadline => checkpoint::inside("paths-deleted"),
                 Ok(()) => {
@@ -82,6 +82,23 @@ pub(super) fn still_alive(error: &DaemonError) -> bool {
     matches!(error, DaemonError::Refused { message, .. } if message.contains("still alive"))
 }
 
+/// Asks again while the scanner is not sure (`DOUBT` of `root-scan/src/answer.rs`), for a time: on a busy machine something may not
+/// answer it in time, or processes may come and go too fast.
+pub(super) fn once_sure<T>(mut ask: impl FnMut() -> Result<T, DaemonError>) -> Result<T, DaemonError> {
+    let deadline = Instant::now() + LETTING_GO;
+    let mut pause = Pause::up_to(Duration::from_secs(1));
+    loop {
+        match ask() {
+            Err(DaemonError::Refused { message, .. })
+                if message.contains("nix-root-scan is not sure") && Instant::now() < deadline =>
+            {
+                pause.wait();
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Sixteen characters that nobody can guess, fit for a name.
 pub(super) fn unique() -> Result<String, CheckError> {
     let mut bytes = [0; 8];
@@ -90,4 +107,20 @@ pub(super) fn unique() -> Result<String, CheckError> {
         .and_then(|mut file| file.read_exact(&mut bytes))
         .map_err(CheckError::io("cannot read", &source))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scanner_in_doubt_is_asked_again_and_nobody_else() {
+        let refused =
+            |message: &str| DaemonError::Refused { operation: "listing", message: message.to_owned() };
+        let mut answers =
+            vec![Ok(3), Err(refused("store path '!nix-root-scan is not sure that it saw every root"))];
+        assert_eq!(once_sure(|| answers.pop().unwrap()).unwrap(), 3);
+        let mut answers = vec![Ok(3), Err(refused("still alive"))];
+        assert!(once_sure(|| answers.pop().unwrap()).is_err());
+    }
 }
