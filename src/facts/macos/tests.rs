@@ -13,7 +13,9 @@ const UUID: &str = "5BFF8A2F-1F4C-4A6E-9B6C-1D2E3F405162";
 const DSCL_USERS: &str =
     "dscl -plist . -readall /Users RecordName UniqueID PrimaryGroupID NFSHomeDirectory UserShell";
 const DSCL_GROUPS: &str = "dscl -plist . -readall /Groups RecordName PrimaryGroupID GroupMembership";
-const SECURITY: &str = "security find-generic-password -a Nix Store /Library/Keychains/System.keychain";
+const SECURITY: &str = "security find-generic-password -a Nix Store -s 5BFF8A2F-1F4C-4A6E-9B6C-1D2E3F405162 /Library/Keychains/System.keychain";
+const SECURITY_BY_NAME: &str =
+    "security find-generic-password -a Nix Store -s Nix Store /Library/Keychains/System.keychain";
 
 fn plist(body: &str) -> String {
     format!(
@@ -285,7 +287,12 @@ fn what_a_mac_lacks_is_told() {
         ),
         (
             "no password",
-            official().output(SECURITY, ""),
+            official().output(SECURITY, "").output(SECURITY_BY_NAME, ""),
+            vec!["macos-untried", "macos-password-missing", "macos-root-runs-nix"],
+        ),
+        (
+            "the password of another volume",
+            official().output(SECURITY, "").output(SECURITY_BY_NAME, ITEM),
             vec!["macos-untried", "macos-password-missing", "macos-root-runs-nix"],
         ),
         (
