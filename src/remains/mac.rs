@@ -126,24 +126,40 @@ impl OfMac {
 /// When lsof cannot be run.
 pub fn users_of_the_volume(facts: &Facts, mac: &Mac) -> Result<Vec<Holder>> {
     let jobs: Vec<_> = JOBS.iter().filter_map(|label| mac.job(label)).collect();
-    let pids: Vec<_> = jobs.iter().filter_map(|job| job.pid).collect();
     let accounts = jobs.iter().filter_map(|job| job.user.as_ref());
     let owners = accounts.filter_map(|name| facts.users.iter().find(|user| user.name == *name));
-    let uids: Vec<_> = owners.map(|user| user.uid).chain([0]).collect();
-    let running: BTreeMap<i32, RawProcess> =
-        running_processes().into_iter().map(|process| (process.pid, process)).collect();
-    let ends_by_itself = |pid: i32| {
-        let ancestors =
-            std::iter::successors(Some(pid), |pid| running.get(pid).map(|process| process.parent));
-        // No machine has so many generations, and a list that changes while it is read may have a circle.
-        let of_job = ancestors.take(GENERATIONS).any(|pid| pids.contains(&pid));
-        let is_daemon =
-            |process: &RawProcess| uids.contains(&process.uid) && STOPPED.contains(&process.program.as_str());
-        of_job || running.get(&pid).is_some_and(is_daemon)
+    let running = running_processes().into_iter().map(|process| (process.pid, process));
+    let ending = Ending {
+        pids: jobs.iter().filter_map(|job| job.pid).collect(),
+        uids: owners.map(|user| user.uid).chain([0]).collect(),
+        running: running.collect(),
     };
     let mut holders = open_below("/nix", "/nix")?;
-    holders.retain(|holder| !ends_by_itself(holder.pid));
+    holders.retain(|holder| !ending.is_with(holder.pid));
     Ok(holders)
+}
+
+/// What ends when jobs of Nix's are unloaded.
+struct Ending {
+    /// Their processes, as launchd tells.
+    pids: Vec<i32>,
+    /// Whom daemons of Nix run as.
+    uids: Vec<u32>,
+    /// All processes.
+    running: BTreeMap<i32, RawProcess>,
+}
+
+impl Ending {
+    /// Whether this process ends with them.
+    fn is_with(&self, pid: i32) -> bool {
+        let parent = |pid: &i32| self.running.get(pid).map(|process| process.parent);
+        // A list that changes while it is read may have a circle.
+        let mut line = std::iter::successors(Some(pid), parent).take(GENERATIONS);
+        let is_daemon = |process: &RawProcess| {
+            self.uids.contains(&process.uid) && STOPPED.contains(&process.program.as_str())
+        };
+        line.any(|pid| self.pids.contains(&pid)) || self.running.get(&pid).is_some_and(is_daemon)
+    }
 }
 
 /// Processes that have a file below `directory` open, on the file system that is mounted at `mount_point`, as lsof(8) tells.
@@ -171,4 +187,48 @@ pub fn open_below(mount_point: &str, directory: &str) -> Result<Vec<Holder>> {
     }
     holders.retain(|holder| !holder.uses.is_empty());
     Ok(holders)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_with_a_job_is_told_by_its_line_or_by_name_and_owner() {
+        let process = |pid, parent, uid, program: &str| {
+            let process = RawProcess {
+                pid,
+                parent,
+                uid,
+                program: program.to_owned(),
+                command: Vec::new(),
+                age_seconds: 1,
+                in_container: false,
+            };
+            (pid, process)
+        };
+        let ending = Ending {
+            pids: vec![412],
+            uids: vec![0, 400],
+            running: BTreeMap::from([
+                process(412, 1, 0, "nix-daemon"),
+                process(413, 412, 0, "nix"),
+                process(414, 413, 351, "bash"),
+                process(500, 1, 400, "nix-daemon-gate"),
+                process(501, 1, 501, "nix-daemon"),
+                process(502, 1, 0, "zsh"),
+                process(503, 504, 501, "a"),
+                process(504, 503, 501, "b"),
+            ]),
+        };
+        let found: Vec<_> = [412, 413, 414, 500, 501, 502, 503, 9999]
+            .into_iter()
+            .filter(|pid| ending.is_with(*pid))
+            .collect();
+        assert_eq!(
+            found,
+            [412, 413, 414, 500],
+            "the job, a worker, its build, a daemon without a job; nobody else's"
+        );
+    }
 }

@@ -216,6 +216,23 @@ fn another_volume_of_the_same_name_is_not_taken_for_the_new_one() -> Result<()> 
     Ok(())
 }
 
+/// Somebody deleted the volume: there is nothing on it to undo, and all the rest is undone.
+#[test]
+fn an_installation_whose_volume_is_gone_is_undone() -> Result<()> {
+    let (mac, install) = with_build_users()?;
+    let before = mac.manifest()?;
+    mac.ok(&install)?;
+    let uuid = volume(&mac)?["VolumeUUID"].as_str().context("a UUID")?.to_owned();
+    mac.shell(&format!("chroot . /usr/bin/diskutil apfs deleteVolume {uuid}"))?;
+    // As the system's own mount points are.
+    mac.shell("mount -t tmpfs -o ro none nix")?;
+    let said = mac.ok("rollback --yes")?;
+    ensure!(said.contains("the volume Nix Store is not there"), "{said}");
+    mac.shell("umount nix")?;
+    mac.restart()?;
+    before.assert_same(&mac.manifest()?, "after a rollback without the volume")
+}
+
 const OTHER: &str = "00000000-AAAA-BBBB-CCCC-000000000000";
 
 /// Adds a volume that is called as Nix's is, before all but the system's, so that it is the first that has the name.
