@@ -140,19 +140,17 @@ impl Runner {
     /// # Errors
     /// When the journal or a lock cannot be made.
     pub fn begin(session: &Session) -> Result<std::result::Result<Self, Ended>> {
-        let path = Path::new(paths::JOURNAL);
-        let held = |error: anyhow::Error| Ok(Err(Ended::held(session, &error)));
-        let lock = match Lock::take(path) {
+        let lock = match lock(session)? {
             Ok(lock) => lock,
-            Err(error @ LockError::Held(_)) => return held(error.into()),
-            Err(error) => return Err(error.into()),
+            Err(ended) => return Ok(Err(ended)),
         };
         let packages = match PackageLocks::take() {
             Ok(locks) => locks,
             Err(error @ PackageLockError::Io { .. }) => return Err(error.into()),
-            Err(error) => return held(error.into()),
+            Err(error) => return Ok(Err(Ended::held(session, &error.into()))),
         };
-        Ok(Ok(Self { journal: Journal::open(path)?, _lock: lock, _packages: packages, lost: None }))
+        let journal = Journal::open(Path::new(paths::JOURNAL))?;
+        Ok(Ok(Self { journal, _lock: lock, _packages: packages, lost: None }))
     }
 
     /// Runs a plan, and says how it ended.
@@ -171,18 +169,12 @@ impl Runner {
     /// When the journal or the machine cannot be read.
     pub fn look_at_drift(session: &Session) -> Result<std::result::Result<Drifts, Ended>> {
         let path = Path::new(paths::JOURNAL);
-        if !journal::is_there(path) {
-            return Ok(Ok(Drifts::default()));
-        }
-        let lock = match Lock::take(path) {
-            Ok(lock) => lock,
-            Err(error @ LockError::Held(_)) => return Ok(Err(Ended::held(session, &error.into()))),
-            Err(error) => return Err(error.into()),
+        let _lock = match lock_of_runs(session)? {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Ok(Ok(Drifts::default())),
+            Err(ended) => return Ok(Err(ended)),
         };
-        let mut journal = Journal::open(path)?;
-        let found = drifts(session, &mut journal);
-        drop(lock);
-        found.map(Ok)
+        drifts(session, &mut Journal::open(path)?).map(Ok)
     }
 
     /// The same under this lock.
@@ -244,6 +236,24 @@ impl Runner {
         session.touched.set(session.touched.get() || changed);
         let document = RunDocument { changed, ..RunDocument::of(Some(run), outcome) };
         Ok(Ended { exit, document: Some(document) })
+    }
+}
+
+fn lock(session: &Session) -> Result<std::result::Result<Lock, Ended>> {
+    match Lock::take(Path::new(paths::JOURNAL)) {
+        Err(error @ LockError::Held(_)) => Ok(Err(Ended::held(session, &error.into()))),
+        lock => Ok(Ok(lock?)),
+    }
+}
+
+/// Keeps runs away from a command that only looks, where there ever was one; how it ends when one goes on.
+///
+/// # Errors
+/// When the lock cannot be taken for another reason.
+pub fn lock_of_runs(session: &Session) -> Result<std::result::Result<Option<Lock>, Ended>> {
+    match journal::is_there(Path::new(paths::JOURNAL)) {
+        true => Ok(lock(session)?.map(Some)),
+        false => Ok(Ok(None)),
     }
 }
 

@@ -382,3 +382,19 @@ fn what_is_no_property_list_is_told_and_passed_over() {
         facts.unread
     );
 }
+
+/// No word of Linux's tools is told to who has a Mac, and no promise that only Linux keeps.
+#[test]
+fn remedies_are_those_of_a_mac() {
+    let conf = "build-users-group = nixbld\nsandbox = false\n";
+    let mut facts = official().file("/etc/nix/nix.conf", conf).gather();
+    facts.nix[0].version = crate::types::NixVersion::parse("2.18.1");
+    facts.users.iter_mut().find(|user| user.uid == 0).unwrap().shell = "/nix/x/bin/zsh".into();
+    let found = serde_json::to_string(&collect(&facts, &findings::Options::default())).unwrap();
+    for word in ["systemctl", "usermod", "--nix-archive", "--option sandbox", "build-users-stay"] {
+        assert!(!found.contains(word), "{word}: {found}");
+    }
+    for word in ["nix-too-old", "kickstart", "dscl", "the broker's own sandbox"] {
+        assert!(found.contains(word), "{word}: {found}");
+    }
+}

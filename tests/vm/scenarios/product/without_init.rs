@@ -122,7 +122,14 @@ fn another_nix_is_migrated_and_removed_and_both_are_undone() -> Result<()> {
     let installed = Manifest::of_tree(&machine)?;
     let program = format!("{}/nix-unroot", product::DIR);
 
-    let migrated = inside(&machine, "root", &format!("{program} migrate --yes --init none"))?.exits(0)?;
+    // Killed in its proof, and the container stopped with all that runs there: nobody serves when the next one goes on.
+    let killed = "NIX_UNROOT_CHECKPOINT=do:verify:1:path-added";
+    let migrate = format!("{killed} {program} migrate --yes --init none >/dev/null 2>&1");
+    inside(&machine, "root", &migrate)?.exits(137)?;
+    machine.root("ls /nix/store | grep nix-unroot-verify; kill -9 $(cat /root/init); while pgrep -x nix-daemon-gate; do sleep 0.1; done")?;
+    make_container(&machine)?;
+    let migrated = inside(&machine, "root", &format!("{program} resume --yes"))?.exits(0)?;
+    machine.root("! ls /nix/store | grep nix-unroot-verify")?;
     ensure!(migrated.stderr.contains(&format!("run {START} as root")), "{migrated}");
     start(&machine)?;
     // Its block is in the files of bash and zsh.
