@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conflict::Scan;
+use super::create_volume;
 use super::drift::{Aspect, Drift, Repair};
 use super::edit::{Original, read_or_empty};
 use super::{Act, Host, show};
-use crate::platform::volume;
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -33,8 +33,9 @@ pub struct Was {
 }
 
 impl AddLine {
-    fn filled(&self) -> Result<String> {
-        self.volume.as_ref().map_or(Ok(self.line.clone()), |volume| volume::fill(&self.line, volume))
+    fn filled(&self, host: &Host<'_>) -> Result<String> {
+        let volume = self.volume.as_ref();
+        volume.map_or(Ok(self.line.clone()), |volume| create_volume::fill(&self.line, host, volume))
     }
 }
 
@@ -64,7 +65,7 @@ impl Act for AddLine {
     }
 
     fn capture(&self, host: &Host<'_>) -> Result<Was> {
-        Ok(Was { original: Original::capture(&self.path, host)?, line: self.filled()? })
+        Ok(Was { original: Original::capture(&self.path, host)?, line: self.filled(host)? })
     }
 
     fn apply(&self, _: &Host<'_>, was: &Was) -> Result<()> {

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
@@ -16,6 +16,9 @@ use super::{Act, Host, show};
 use crate::platform::keychain::{Item, Secret};
 use crate::platform::volume::{self, Volume};
 use crate::system::files::{self, Ownership};
+
+/// Holds the new volume's UUID, in the run's backups.
+const FILE: &str = "volume-uuid";
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -80,16 +83,15 @@ impl Act for CreateVolume {
             item.add(&Secret::random()?)?;
         }
         if let Some(there) = self.ours(host)? {
-            if there.encrypted == self.password.is_some() {
+            if there.is_encrypted() == self.password.is_some() {
                 return self.finish(host, &there);
             }
             // diskutil was killed before it was done with the encryption; nothing was ever on it.
             volume::delete(&there.uuid)?;
         }
         let password = self.password.as_ref().map(Item::password).transpose()?;
-        volume::add(&self.container, &self.name, password.as_ref())?;
-        let made = volume::existing(&self.name)?;
-        if made.encrypted != self.password.is_some() {
+        let made = volume::add(&self.container, &self.name, password.as_ref())?;
+        if made.is_encrypted() != self.password.is_some() {
             bail!("diskutil made {} ({}) without the encryption that was asked for", self.name, made.device);
         }
         self.finish(host, &made)
@@ -107,17 +109,49 @@ impl Act for CreateVolume {
     }
 }
 
-impl CreateVolume {
-    fn file(host: &Host<'_>) -> PathBuf {
-        host.backups.join("volume-uuid")
-    }
+/// The UUID of the volume that this run made; `None` when it did not come to that. Later steps ask by it, since another volume may have
+/// the same name by then.
+pub(super) fn made_by(host: &Host<'_>) -> Result<Option<String>> {
+    made_in(&host.backups)
+}
 
+fn made_in(backups: &Path) -> Result<Option<String>> {
+    let path = backups.join(FILE);
+    match fs::read_to_string(&path) {
+        Ok(uuid) => Ok(Some(uuid)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", show(&path))),
+    }
+}
+
+impl CreateVolume {
+    /// Whether a run made the volume, whose backups are in `backups`, and there is none any more.
+    ///
+    /// # Errors
+    /// When diskutil does not answer.
+    pub fn is_gone(&self, backups: &Path) -> Result<bool> {
+        let made = made_in(backups)?;
+        Ok(made.map(|uuid| volume::find(&uuid)).transpose()?.is_some_and(|found| found.is_none()))
+    }
+}
+
+/// [`made_by`], of a step that comes after the volume was made.
+pub(super) fn uuid(host: &Host<'_>, name: &str) -> Result<String> {
+    made_by(host)?.with_context(|| format!("this run made no volume {name}"))
+}
+
+/// `text` with that UUID in its place.
+pub(super) fn fill(text: &str, host: &Host<'_>, name: &str) -> Result<String> {
+    Ok(text.replace(volume::UUID, &uuid(host, name)?))
+}
+
+impl CreateVolume {
     /// Writes down which one is ours, since later another one may have the name; and leaves it as the machine's next start will find it.
     fn finish(&self, host: &Host<'_>, made: &Volume) -> Result<()> {
-        if made.encrypted && made.mount_point.is_empty() {
+        if made.is_encrypted() && made.mount_point.is_empty() {
             volume::lock(made)?;
         }
-        let path = Self::file(host);
+        let path = host.backups.join(FILE);
         files::replace(&path, made.uuid.as_bytes(), Ownership::root(0o600))
             .with_context(|| format!("cannot write {}", show(&path)))
     }
@@ -125,19 +159,20 @@ impl CreateVolume {
     /// The volume that this step made, if it did. There was none of its name before; until its UUID is written down it is not
     /// mounted, so one that is mounted is somebody else's.
     fn ours(&self, host: &Host<'_>) -> Result<Option<Volume>> {
-        let path = Self::file(host);
-        match fs::read_to_string(&path) {
-            Ok(uuid) => volume::find(&uuid),
-            Err(error) if error.kind() == ErrorKind::NotFound => match volume::find(&self.name)? {
-                Some(there) if !there.mount_point.is_empty() => bail!(
-                    "somebody else made a volume {} meanwhile ({}, mounted at {}): remove it, and try again",
-                    self.name,
-                    there.device,
-                    there.mount_point
-                ),
+        match made_by(host)? {
+            Some(uuid) => volume::find(&uuid),
+            None => match volume::find(&self.name)? {
+                Some(there)
+                    if !there.mount_point.is_empty() || there.container.as_ref() != Some(&self.container) =>
+                {
+                    bail!(
+                        "there is another volume {} meanwhile ({}): unmount it and take its disk away, or rename it, and try again",
+                        self.name,
+                        there.device
+                    )
+                }
                 there => Ok(there),
             },
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", show(&path))),
         }
     }
 }

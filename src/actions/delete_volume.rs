@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Act, Host};
 use crate::platform::keychain::Item;
 use crate::platform::volume;
-use crate::remains::{Holder, open_files};
+use crate::remains::{Holder, open_below};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct DeleteVolume {
     pub uuid: String,
     /// Its name, for people.
     pub name: String,
+    /// Its device when the plan was made, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device: String,
     /// Where it is mounted.
     pub mount_point: String,
     /// The keychain's item with its password, if there is one.
@@ -28,7 +31,8 @@ impl Act for DeleteVolume {
 
     fn changes(&self) -> String {
         let item = if self.items.is_empty() { "" } else { ", and its password in the system's keychain" };
-        format!("deletes the volume {} ({}) with all that is on it{item}", self.name, self.uuid)
+        let device = if self.device.is_empty() { String::new() } else { format!("{}, ", self.device) };
+        format!("deletes the volume {} ({device}{}) with all that is on it{item}", self.name, self.uuid)
     }
 
     fn undone_by(&self) -> String {
@@ -67,7 +71,7 @@ impl Act for DeleteVolume {
 /// Why a volume cannot go: who keeps it busy, and what to do then.
 pub(super) fn in_use(name: &str, mount_point: &str, and_then: &str) -> String {
     let mounted = Some(mount_point).filter(|path| !path.is_empty());
-    let holders = mounted.and_then(|path| open_files(path).ok()).unwrap_or_default();
+    let holders = mounted.and_then(|path| open_below(path, path).ok()).unwrap_or_default();
     let shown = |holder: &Holder| format!("process {} ({}) uses {}", holder.pid, holder.command, holder.uses);
     match holders.as_slice() {
         [] => format!("cannot take the volume {name} away"),

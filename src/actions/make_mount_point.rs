@@ -42,7 +42,11 @@ impl Act for MakeMountPoint {
     fn apply(&self, _: &Host<'_>, (): &()) -> Result<()> {
         let _ = command::output(TOOL, &["-t"])?;
         if !self.path.is_dir() {
-            bail!("the system did not make {}: restart the Mac, and run nix-unroot resume", show(&self.path));
+            bail!(
+                "the system did not make {} without a restart: run this again with --keep-partial, restart the Mac when it stops here, \
+                 and run nix-unroot resume",
+                show(&self.path)
+            );
         }
         Ok(())
     }

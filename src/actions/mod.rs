@@ -39,7 +39,7 @@ mod link_socket;
 mod load_apparmor_profile;
 mod make_mount_point;
 mod mount_volume;
-mod need_volume;
+pub mod need_volume;
 mod no_writers;
 mod purge_home;
 mod purge_packages;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::create_volume;
 use super::delete_volume::in_use;
 use super::{Act, Host};
 use crate::platform::{launchd, volume};
@@ -47,26 +48,25 @@ impl Act for MountVolume {
         launchd::is_enabled(&self.label)
     }
 
-    fn apply(&self, _: &Host<'_>, _: &bool) -> Result<()> {
+    fn apply(&self, host: &Host<'_>, _: &bool) -> Result<()> {
+        let uuid = create_volume::uuid(host, &self.volume)?;
         launchd::set_enabled(&self.label, true)?;
-        if volume::existing(&self.volume)?.mount_point != self.mount_point {
+        if volume::existing(&uuid)?.mount_point != self.mount_point {
             match launchd::is_loaded(&self.label)? {
                 true => launchd::start(&self.label)?,
                 false => launchd::load(&self.label, &self.list)?,
             }
         }
-        let mounted = volume::wait_until_mounted(&self.volume, &self.mount_point)
+        let mounted = volume::wait_until_mounted(&uuid, &self.mount_point)
             .with_context(|| format!("{} does not mount it: see `launchctl print system/{0}`", self.label))?;
         volume::enable_owners(&mounted)
     }
 
-    fn undo(&self, _: &Host<'_>, was_enabled: &bool) -> Result<()> {
+    fn undo(&self, host: &Host<'_>, was_enabled: &bool) -> Result<()> {
         launchd::unload(&self.label)?;
         launchd::set_enabled(&self.label, *was_enabled)?;
-        let Some(there) = volume::find(&self.volume)?.filter(|there| there.mount_point == self.mount_point)
-        else {
-            return Ok(());
-        };
+        let there = create_volume::made_by(host)?.map(|uuid| volume::find(&uuid)).transpose()?.flatten();
+        let Some(there) = there.filter(|there| there.mount_point == self.mount_point) else { return Ok(()) };
         volume::unmount(&there).with_context(|| in_use(&self.volume, &self.mount_point, "rollback"))
     }
 }

@@ -3,11 +3,13 @@
 //! After a restart of a Mac it may be locked, or not mounted yet: then steps would work on an empty directory. This step changes nothing; whoever
 //! goes on with a run, or back, asks [`NeedVolume::check`] first.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Host};
+use super::{Act, Action, Host};
 use crate::platform::volume;
 
 /// Parameters.
@@ -34,11 +36,38 @@ impl NeedVolume {
                  and try again",
                 found.device
             ),
-            None => {
-                bail!("there is no volume {uuid}, which {mount_point} is: connect its disk, and try again")
-            }
+            None => bail!(
+                "there is no volume {uuid}, which {mount_point} is: connect its disk, and try again; when it was deleted, nix-unroot \
+                 uninstall removes the rest"
+            ),
         }
     }
+
+    /// Whether there is no such volume at all, mounted or not.
+    ///
+    /// # Errors
+    /// When diskutil does not answer.
+    pub fn is_gone(&self) -> Result<bool> {
+        Ok(volume::find(&self.uuid)?.is_none())
+    }
+}
+
+/// Whether all that an action changes lies below `mount_point`: without the volume there is nothing of it to undo.
+pub fn works_below(action: &Action, mount_point: &Path) -> bool {
+    let path = match action {
+        Action::Reown(action) => &action.root,
+        Action::SetOwner(action) => &action.path,
+        Action::CreateDirectory(action) => &action.path,
+        Action::LinkSocket(action) => &action.path,
+        Action::RemoveFile(action) => &action.path,
+        Action::BackUpDatabase(action) => &action.path,
+        Action::HandOverDatabase(action) => &action.path,
+        Action::UnpackArchive(action) => &action.store,
+        Action::RegisterPaths(action) => &action.store,
+        Action::InstallProfile(action) => &action.profile,
+        _ => return false,
+    };
+    path.starts_with(mount_point)
 }
 
 impl Act for NeedVolume {

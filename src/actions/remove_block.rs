@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::conflict::{Scan, Wrote, undo_placed};
 use super::file_state::FileState;
 use super::{Act, Host, show};
-use crate::remains::block::{copy_of, has_block, without_blocks};
+use crate::platform::block::{copy_of, has_block, without_blocks};
 use crate::system::files;
 
 /// Parameters.

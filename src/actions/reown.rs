@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::drift::{Aspect, Drift, Repair};
 use super::{Act, Action, Host, gid_of, show, uid_of};
+use crate::facts::macos;
 use crate::reown::{self, Listed, Outcome, Plain, Progress, ReownError, Rule, Tree, Unrecorded};
 use crate::system::kernel;
 use crate::types::SubidRange;
@@ -80,14 +81,24 @@ impl Reown {
     /// daemon can never delete, and what stays the nix user's after a rollback it can still write.
     fn settle(&self, host: &Host<'_>, outcome: &Outcome) -> Result<()> {
         report(host, &self.root, outcome);
+        let (refused, open) = match macos::is_here() {
+            true => (
+                "are immutable or append-only; see ls -lO, and use chflags nouchg,noschg,nouappnd,nosappnd",
+                "can be written to by others than their owner; see ls -le, and use chmod go-w and chmod -N",
+            ),
+            false => (
+                "are immutable or append-only; see lsattr, and use chattr -i -a",
+                "can be written to by others than their owner; see getfacl, and use chmod go-w",
+            ),
+        };
         let left = [
             (
                 &outcome.foreign_links,
                 "have names outside it; find those with find -xdev -samefile, and remove them",
             ),
-            (&outcome.refused, "are immutable or append-only; see lsattr, and use chattr -i -a"),
+            (&outcome.refused, refused),
             (&outcome.unsettled, "kept changing; end the processes that change them"),
-            (&outcome.open, "can be written to by others than their owner; see getfacl, and use chmod go-w"),
+            (&outcome.open, open),
         ];
         let left: Vec<_> = left.into_iter().filter(|(list, _)| list.count > 0).collect();
         if left.is_empty() {

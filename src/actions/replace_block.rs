@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::conflict::{Scan, Wrote, ensure_untouched, undo_placed};
 use super::file_state::FileState;
 use super::{Act, Host, show};
-use crate::remains::block::{has_block, without_blocks};
+use crate::platform::block::{has_block, without_blocks};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]

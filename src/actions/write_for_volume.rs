@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conflict::Scan;
+use super::create_volume;
 use super::drift::{Aspect, Drift};
 use super::write_file::WriteFile;
 use super::{Act, Host, show};
-use crate::platform::volume;
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ impl Act for WriteForVolume {
     }
 
     fn capture(&self, host: &Host<'_>) -> Result<Was> {
-        let text = volume::fill(&self.text, &self.volume)?;
+        let text = create_volume::fill(&self.text, host, &self.volume)?;
         let file = WriteFile { path: self.path.clone(), mode: self.mode.clone(), text };
         Ok(Was { before: file.capture(host)?, file })
     }

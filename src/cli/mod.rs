@@ -2,6 +2,7 @@
 
 mod args;
 mod audit;
+mod brought;
 mod config;
 mod conflicts;
 mod doctor;

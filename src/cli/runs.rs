@@ -130,6 +130,8 @@ pub struct Runner {
     journal: Journal,
     _lock: Lock,
     _packages: PackageLocks,
+    /// Where a volume was mounted that is gone for good.
+    lost: Option<PathBuf>,
 }
 
 impl Runner {
@@ -147,7 +149,8 @@ impl Runner {
             Err(error @ PackageLockError::Io { .. }) => return Err(error.into()),
             Err(error) => return Ok(Err(Ended::held(session, &error.into()))),
         };
-        Ok(Ok(Self { journal: Journal::open(Path::new(paths::JOURNAL))?, _lock: lock, _packages: packages }))
+        let journal = Journal::open(Path::new(paths::JOURNAL))?;
+        Ok(Ok(Self { journal, _lock: lock, _packages: packages, lost: None }))
     }
 
     /// Runs a plan, and says how it ended.
@@ -184,7 +187,8 @@ impl Runner {
 
     /// What somebody else changed of what the run did.
     fn look(&mut self, session: &Session, run: &Run) -> Result<Vec<Conflict>> {
-        looking(session, &mut self.journal, |engine| engine.conflicts(run))
+        let lost = self.lost.clone();
+        looking(session, &mut self.journal, lost, |engine| engine.conflicts(run))
     }
 
     fn drive(
@@ -206,6 +210,7 @@ impl Runner {
             observer: &progress,
             cancelled: &cancelled,
             keep_partial,
+            lost: self.lost,
             work_places: paths::WORK_PLACES,
         };
         let ended = work(&mut engine);
@@ -265,7 +270,7 @@ const INSTALL: &str = "install";
 pub type Drifts = (Vec<(Run, Plan)>, Vec<Drifted>);
 
 fn drifts(session: &Session, journal: &mut Journal) -> Result<Drifts> {
-    looking(session, journal, |engine| {
+    looking(session, journal, None, |engine| {
         let runs = engine.in_effect()?;
         let drifts = engine.drifts(&runs)?;
         Ok((runs, drifts))
@@ -284,6 +289,7 @@ fn started_by(plan: &Plan) -> Option<&Path> {
 fn looking<T>(
     session: &Session,
     journal: &mut Journal,
+    lost: Option<PathBuf>,
     look: impl FnOnce(&Engine<'_>) -> Result<T>,
 ) -> Result<T> {
     let progress = Progress::new(false, Arc::clone(&session.output.log));
@@ -294,6 +300,7 @@ fn looking<T>(
         observer: &progress,
         cancelled: &cancelled,
         keep_partial: false,
+        lost,
         work_places: paths::WORK_PLACES,
     })
 }
@@ -414,6 +421,56 @@ fn restore(session: &Session) -> Result<Option<Ended>> {
     }
 }
 
+fn need_volumes(run: &Run) -> Result<()> {
+    for step in Plan::read(&run.plan)?.steps {
+        if let Action::NeedVolume(needed) = step.action {
+            needed.check()?;
+        }
+    }
+    Ok(())
+}
+
+/// A volume that a run worked on, and that diskutil does not know any more.
+pub struct Lost {
+    name: String,
+    mount_point: PathBuf,
+    /// Whether the run made it.
+    was_made: bool,
+}
+
+impl Lost {
+    /// That it is not there, and what that means for undoing the run.
+    pub fn passed_over(&self) -> String {
+        format!(
+            "the volume {} is not there, which {} was: what was done on it is passed over; if its disk is only not connected, connect that first",
+            self.name,
+            self.mount_point.display()
+        )
+    }
+}
+
+/// The volume of this run that is gone, mounted or not.
+///
+/// # Errors
+/// When diskutil does not answer.
+pub fn lost_volume(run: &Run) -> Result<Option<Lost>> {
+    let plan = Plan::read(&run.plan)?;
+    for step in &plan.steps {
+        match &step.action {
+            Action::NeedVolume(needed) if needed.is_gone()? => {
+                let (name, mount_point) = (needed.uuid.clone(), needed.mount_point.clone().into());
+                return Ok(Some(Lost { name, mount_point, was_made: false }));
+            }
+            Action::CreateVolume(made) if made.is_gone(&engine::run_directory(&backups(), run.id))? => {
+                let (name, mount_point) = (made.name.clone(), "/nix".into());
+                return Ok(Some(Lost { name, mount_point, was_made: true }));
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
 /// Finds out whose version stays of each conflict; `None` when nobody says.
 type Choose<'a> = dyn Fn(&[Conflict]) -> Result<Option<Vec<(Conflict, Keep)>>> + 'a;
 
@@ -439,10 +496,13 @@ fn with_current(
         return Ok(Ended::nothing());
     };
     // Also before anybody is asked about what others changed: what is not mounted looks as if it were gone.
-    for step in Plan::read(&run.plan)?.steps {
-        if let Action::NeedVolume(needed) = step.action {
-            needed.check()?;
+    match (lost_volume(&run)?, agreed) {
+        // Who removes Nix does not need it back, and one that the run made would go anyway.
+        (Some(lost), agreed) if lost.was_made || agreed == Agreed::Already => {
+            session.output.message(&lost.passed_over());
+            runner.lost = Some(lost.mount_point);
         }
+        _ => need_volumes(&run)?,
     }
     let mut chosen = Vec::new();
     if let Some(choose) = choose {

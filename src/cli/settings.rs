@@ -92,7 +92,7 @@ pub struct Settings {
     /// On a Mac: changes it, although that was tried on simulated ones only
     #[arg(long, global = true)]
     pub untried_on_macs: bool,
-    /// Directory of nix-daemon-gate and nix-root-scan [default: that of nix-unroot itself]
+    /// Directory of nix-daemon-gate, nix-root-scan and, on a Mac, nix-build-broker [default: that of nix-unroot itself]
     #[arg(long, global = true, value_name = "DIR")]
     pub helpers: Option<PathBuf>,
 }

@@ -7,16 +7,17 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::args::UninstallArgs;
+use super::brought::Brought;
 use super::exit::Exit;
 use super::log::Event;
 use super::machine::UNINSTALL;
-use super::runs::{self, Agreed, Ended, Runner};
+use super::runs::{self, Agreed, Ended, Lost, Runner};
 use super::{Session, require_root};
 use crate::facts::{self, Facts, Flavour, Machine};
 use crate::journal::{Journal, Run};
 use crate::plan::{Plan, Uninstall};
 use crate::platform::paths;
-use crate::remains::{Holder, Remains, holders, open_files};
+use crate::remains::{Holder, Remains, holders, users_of_the_volume};
 use crate::report::Document;
 
 /// The document of `uninstall --dry-run --json`, and of a removal that is blocked.
@@ -46,6 +47,10 @@ struct Survey {
     remains: Remains,
     /// A run of this tool that is rolled back first: what it did is known best from its journal.
     first: Option<Run>,
+    /// A volume that such a run worked on, and that is gone.
+    lost: Option<Lost>,
+    /// A run whose undoing would take something out of the store.
+    brought: Option<Brought>,
 }
 
 /// `uninstall`.
@@ -112,12 +117,14 @@ impl Survey {
     fn take() -> Result<Self> {
         let machine = Machine::live();
         let facts = facts::gather(&machine);
-        let current = match Journal::open_existing(Path::new(paths::JOURNAL))? {
-            Some(journal) => journal.current()?,
-            None => None,
+        let (current, brought) = match Journal::open_existing(Path::new(paths::JOURNAL))? {
+            Some(journal) => (journal.current()?, Brought::find(&journal)?),
+            None => (None, None),
         };
+        let first = current.filter(|run| run.plan_name != UNINSTALL);
+        let lost = first.as_ref().map(runs::lost_volume).transpose()?.flatten();
         let remains = Remains::find(&machine, &facts);
-        Ok(Self { facts, remains, first: current.filter(|run| run.plan_name != UNINSTALL) })
+        Ok(Self { facts, remains, first, lost, brought })
     }
 
     fn plan(&self, session: &Session, args: &UninstallArgs) -> Result<Plan> {
@@ -160,6 +167,9 @@ impl Survey {
             );
         }
         if args.keep_store {
+            blockers.extend(self.brought.as_ref().map(Brought::blocks));
+            let lost = self.lost.as_ref().map(Lost::passed_over);
+            blockers.extend(lost.map(|lost| format!("--keep-store: {lost}")));
             return blockers;
         }
         let mounts = self
@@ -171,8 +181,8 @@ impl Survey {
             mounts.map(|mount| format!("{0} is mounted: unmount it (umount {0})", mount.path.display())),
         );
         let mut in_use = holders(&self.remains.build_uids);
-        if self.remains.mac.as_ref().is_some_and(|mac| mac.volume.is_some()) {
-            match open_files("/nix") {
+        if let Some(mac) = self.facts.mac.as_ref().filter(|mac| mac.volume.is_some()) {
+            match users_of_the_volume(&self.facts, mac) {
                 Ok(holders) => in_use.extend(holders),
                 Err(error) => blockers.push(format!("{error:#}")),
             }
@@ -188,9 +198,10 @@ impl Survey {
     /// What is left on purpose.
     fn stays(&self, args: &UninstallArgs) -> Vec<String> {
         let mut stays = self.remains.stays.clone();
-        if args.keep_store && self.remains.store {
+        if args.keep_store && self.remains.store && self.brought.is_none() {
             stays.push("/nix: --keep-store".to_owned());
         }
+        stays.extend(self.lost.as_ref().map(Lost::passed_over));
         for home in self.remains.homes.iter().filter(|home| !args.purge_homes && !home.is_roots()) {
             let names: Vec<_> = home.names.iter().map(|name| name.to_string_lossy()).collect();
             stays.push(format!(

@@ -9,6 +9,7 @@ use super::{Session, require_root};
 use crate::facts::macos::Mac;
 use crate::facts::{self, Facts, Flavour};
 use crate::plan::{self, Options};
+use crate::platform::launchd;
 use crate::verify::{self, CheckResult, Report, Target};
 
 pub fn verify(session: &Session) -> Result<Exit> {
@@ -45,12 +46,13 @@ fn of_linux(facts: &Facts, mut options: Options) -> Result<Target> {
     Ok(target)
 }
 
-/// The job knows whom the migration was for.
+/// The jobs know whom the migration was for, and which uids builds get.
 fn of_mac(facts: &Facts, mac: &Mac) -> Result<Target> {
     let name = mac.daemon().and_then(|job| job.user.clone()).unwrap_or_default();
     let user = facts.users.iter().find(|user| user.name == name);
     let user = user.with_context(|| format!("there is no user {name:?}, whom the daemon's job names"))?;
-    let builds = plan::mac_build_uids(facts)?;
+    let builds = mac.job(launchd::BROKER).and_then(|job| job.build_uids);
+    let builds = builds.with_context(|| format!("the job {} names no --uids", launchd::BROKER))?;
     let build_gid = facts.build_users.gid.context("there is no group of build users")?;
     Ok(Target::of_mac(user.uid, user.gid, build_gid, builds))
 }

@@ -25,6 +25,7 @@ use anyhow::{Context, Result, bail};
 pub use drift::Drifted;
 
 use crate::actions::conflict::{Choice, Choices, Conflict, Keep, Scan};
+use crate::actions::need_volume::works_below;
 use crate::actions::{Host, Observer};
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState};
 use crate::plan::{Plan, Step};
@@ -112,7 +113,8 @@ pub fn begin(journal: &mut Journal, backups: &Path, plan: &Plan) -> Result<i64> 
 /// Bytes with which a file system counts as full: no file that is put back is larger.
 const LITTLE_ROOM: u64 = 2 << 20;
 
-fn run_directory(backups: &Path, run: i64) -> PathBuf {
+/// Where the backups of a run lie.
+pub fn run_directory(backups: &Path, run: i64) -> PathBuf {
     backups.join(format!("run-{run}"))
 }
 
@@ -128,6 +130,8 @@ pub struct Engine<'a> {
     pub cancelled: &'a AtomicBool,
     /// Leaves what was done when a step fails.
     pub keep_partial: bool,
+    /// Where a volume was mounted that is gone for good: steps that worked below it have nothing to undo, and are passed over.
+    pub lost: Option<PathBuf>,
     /// Directories on whose file systems steps work. These are synced before a step is recorded as done or undone: the journal's own may
     /// be another one, and account tools do not sync all that they write.
     pub work_places: &'a [&'a str],
@@ -178,7 +182,7 @@ impl<'a> Engine<'a> {
     /// As [`Engine::resume`], and when what is there now cannot be read.
     pub fn conflicts(&self, run: &Run) -> Result<Vec<Conflict>> {
         let plan = recorded_plan(run)?;
-        Ok(scan(&self.host(run.id)?, &plan, &self.records(run.id, &plan)?)?.0)
+        Ok(self.scan(&self.host(run.id)?, &plan, &self.records(run.id, &plan)?)?.0)
     }
 
     /// Writes down whose version stays of each of these.
@@ -299,6 +303,11 @@ impl<'a> Engine<'a> {
             if record.state == StepState::Undone {
                 continue;
             }
+            if self.is_lost(step) {
+                let why = "passed over: its volume is gone";
+                self.journal.set_step(run, index, StepState::Undone, Some(why))?;
+                continue;
+            }
             self.observer.step_begins(Direction::Back, index, plan.steps.len(), step);
             let mut undone = self.undo_step(&host, run, index, step, captured);
             // Going back needs room for the files that it puts back, and a full disk may be why we go back.
@@ -316,6 +325,10 @@ impl<'a> Engine<'a> {
         self.journal.set_run(run, RunState::Undone)?;
         checkpoint::reach("run:undone");
         Ok(ending)
+    }
+
+    fn is_lost(&self, step: &Step) -> bool {
+        self.lost.as_ref().is_some_and(|lost| works_below(&step.action, lost))
     }
 
     fn undo_step(&self, host: &Host<'_>, run: i64, index: usize, step: &Step, captured: &str) -> Result<()> {
@@ -341,12 +354,34 @@ impl<'a> Engine<'a> {
     /// Whether somebody has to choose before this run is undone. All conflicts are found before the first step is undone.
     fn has_conflicts(&self, run: i64, plan: &Plan) -> Result<bool> {
         let mut host = self.host(run)?;
-        let (found, follow) = scan(&host, plan, &self.records(run, plan)?)?;
+        let (found, follow) = self.scan(&host, plan, &self.records(run, plan)?)?;
         for conflict in &found {
             self.observer.as_observer().note(&format!("{}: {}", conflict.path.display(), conflict.reason));
         }
         host.choices.add(&host.backups, follow)?;
         Ok(!found.is_empty())
+    }
+
+    /// What others changed of what the steps did that nobody has chosen about yet, and the choices that follow by themselves.
+    fn scan(
+        &self,
+        host: &Host<'_>,
+        plan: &Plan,
+        records: &[StepRecord],
+    ) -> Result<(Vec<Conflict>, Vec<Choice>)> {
+        let mut scan = Scan::new(host);
+        for (step, record) in plan.steps.iter().zip(records) {
+            if let Some(captured) = &record.captured
+                && record.state != StepState::Undone
+                && !self.is_lost(step)
+            {
+                let context = || format!("cannot look at what the step {} did", step.id);
+                step.action.look_for_conflicts(&mut scan, captured).with_context(context)?;
+            }
+        }
+        let (mut found, follow) = scan.finish()?;
+        found.retain(|conflict| !host.choices.has(conflict));
+        Ok((found, follow))
     }
 
     fn is_short_of_room(&self) -> bool {
@@ -374,22 +409,6 @@ impl<'a> Engine<'a> {
         let choices = Choices::load(&backups)?;
         Ok(Host { backups, observer: self.observer.as_observer(), cancelled: self.cancelled, choices })
     }
-}
-
-/// What others changed of what the steps did that nobody has chosen about yet, and the choices that follow by themselves.
-fn scan(host: &Host<'_>, plan: &Plan, records: &[StepRecord]) -> Result<(Vec<Conflict>, Vec<Choice>)> {
-    let mut scan = Scan::new(host);
-    for (step, record) in plan.steps.iter().zip(records) {
-        if let Some(captured) = &record.captured
-            && record.state != StepState::Undone
-        {
-            let context = || format!("cannot look at what the step {} did", step.id);
-            step.action.look_for_conflicts(&mut scan, captured).with_context(context)?;
-        }
-    }
-    let (mut found, follow) = scan.finish()?;
-    found.retain(|conflict| !host.choices.has(conflict));
-    Ok((found, follow))
 }
 
 fn recorded_plan(run: &Run) -> Result<Plan> {

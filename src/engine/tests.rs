@@ -92,6 +92,7 @@ impl Bench {
             observer: &recorder,
             cancelled: &cancelled,
             keep_partial,
+            lost: None,
             work_places: &[],
         };
         let ending = work(&mut engine).unwrap();
@@ -259,6 +260,7 @@ fn an_unknown_action_in_the_journal_is_refused() {
         observer: &recorder,
         cancelled: &cancelled,
         keep_partial: false,
+        lost: None,
         work_places: &[],
     };
     let error = format!("{:#}", engine.resume(&run).unwrap_err());
@@ -368,6 +370,7 @@ fn of_what_two_steps_wrote_only_the_last_can_drift() {
             observer: &recorder,
             cancelled: &cancelled,
             keep_partial: false,
+            lost: None,
             work_places: &[],
         };
         let runs = engine.in_effect().unwrap();

@@ -64,7 +64,7 @@ fn apparmor(facts: &Facts, _: &Options) -> Option<Seen> {
 
 fn kvm(facts: &Facts, _: &Options) -> Option<Seen> {
     let device = facts.owner_of("/dev/kvm").filter(|device| device.mode & 0o006 != 0o006)?;
-    if facts.flavour == Flavour::Unprivileged {
+    if facts.flavour == Flavour::Unprivileged || facts.mac.is_some() {
         return None;
     }
     Some(Seen::new(format!("/dev/kvm has mode {:04o}", device.mode)).remedy(

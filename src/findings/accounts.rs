@@ -170,7 +170,11 @@ fn colliding(facts: &Facts, options: &Options) -> String {
     names.join(", ")
 }
 
+/// On a Mac they stay in use: the broker runs builds under them.
 fn build_users(facts: &Facts, _: &Options) -> Option<Seen> {
+    if facts.mac.is_some() {
+        return None;
+    }
     let group = facts.build_users.group.as_ref()?;
     Some(Seen::new(format!("{} members of the group {group}", facts.build_users.members.len())))
 }

@@ -2,7 +2,7 @@
 
 use super::Severity::{Blocker, Info, Warning};
 use super::{Check, Options, Seen};
-use crate::facts::macos::{HOOK, Job, Mac};
+use crate::facts::macos::{HOOK, Job, Mac, Volume};
 use crate::facts::{Facts, Flavour};
 
 pub(super) const CHECKS: &[Check] = &[
@@ -23,6 +23,12 @@ pub(super) const CHECKS: &[Check] = &[
         severity: Blocker,
         title: "there are no build users, and without them every build would run as the owner of the store",
         see: build_users_missing,
+    },
+    Check {
+        key: "macos-build-accounts-left",
+        severity: Blocker,
+        title: "accounts for builds are left over that are not whole: a group without users, or users without their group",
+        see: build_accounts_left,
     },
     Check {
         key: "macos-no-container",
@@ -171,12 +177,32 @@ fn no_container(facts: &Facts, options: &Options) -> Option<Seen> {
 
 fn volume_left(facts: &Facts, options: &Options) -> Option<Seen> {
     let mac = new_mac(facts, options)?;
-    let volume = mac.volume.as_ref().or(mac.unmounted.as_ref())?;
-    let seen = format!("{} ({}, {})", volume.name, volume.device, volume.uuid);
-    Some(
-        Seen::new(seen)
-            .remedy("when nothing on it is needed: nix-unroot uninstall removes it with its password"),
-    )
+    let seen = |volume: &Volume| Seen::new(format!("{} ({}, {})", volume.name, volume.device, volume.uuid));
+    if let Some(volume) = mac.volume.as_ref().or(mac.unmounted.as_ref()) {
+        let remedy = "when nothing on it is needed: nix-unroot uninstall removes it with its password";
+        return Some(seen(volume).remedy(remedy));
+    }
+    Some(seen(mac.elsewhere.as_ref()?).remedy(
+        "it is on another disk than the system, or mounted elsewhere, so it is not this Mac's: take its disk away or rename it \
+         (diskutil rename), because two volumes of one name cannot be told apart",
+    ))
+}
+
+/// Accounts that an installation would make, and that are there in another form.
+fn build_accounts_left(facts: &Facts, options: &Options) -> Option<Seen> {
+    new_mac(facts, options).filter(|_| facts.build_users.members.is_empty())?;
+    let users = facts.users.iter().map(|user| &user.name).filter(|name| is_build_user(name));
+    let users = users.map(|name| format!("/Users/{name}"));
+    let group = facts.build_users.group.iter().map(|name| format!("/Groups/{name}"));
+    let left: Vec<_> = users.chain(group).collect();
+    left.first()?;
+    let seen = Seen::new(left.join(", ")).remedy("remove them, so that all of them are made, in one piece");
+    Some(left.iter().fold(seen, |seen, path| seen.command(&["dscl", ".", "-delete", path])))
+}
+
+/// `_nixbld` with a number.
+fn is_build_user(name: &str) -> bool {
+    name.strip_prefix("_nixbld").is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 fn nix_is_a_link(facts: &Facts, options: &Options) -> Option<Seen> {
@@ -214,9 +240,12 @@ fn not_encrypted(facts: &Facts, _: &Options) -> Option<Seen> {
 fn password_missing(facts: &Facts, _: &Options) -> Option<Seen> {
     let volume = mac(facts)?.volume.as_ref()?;
     (volume.encrypted == Some(true) && volume.keychain_item.is_none()).then(|| {
-        Seen::new(format!("no item with the account {:?} was found", volume.name))
-            .remedy("put the password there while you know it: without it the volume cannot be unlocked")
-            .command(&["security", "find-generic-password", "-a", &volume.name])
+        Seen::new(format!(
+            "no item with the account {:?} and the service {}, or that name, was found",
+            volume.name, volume.uuid
+        ))
+        .remedy("put the password there while you know it: without it the volume cannot be unlocked")
+        .command(&["security", "find-generic-password", "-a", &volume.name, "-s", &volume.uuid])
     })
 }
 

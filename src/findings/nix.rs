@@ -2,6 +2,7 @@
 
 use super::Severity::{Blocker, Warning};
 use super::{Check, Options, Seen};
+use crate::facts::macos::Mac;
 use crate::facts::{Facts, Flavour, NixBinary};
 use crate::types::{NixVersion, StorePath};
 
@@ -29,7 +30,13 @@ pub(super) const CHECKS: &[Check] = &[
 fn too_old(facts: &Facts, options: &Options) -> Option<Seen> {
     let (binary, version) = daemon(facts, options)?;
     let old = !version?.at_least(NixVersion::FIRST_WITH_ROOTS_DAEMON);
-    old.then(|| upgrade(facts, binary, "upgrade Nix to 2.34.7 or newer, then migrate; or bring a newer one along with migrate --nix-archive FILE"))
+    let remedy = match facts.mac {
+        Some(_) => "upgrade Nix to 2.34.7 or newer, then migrate",
+        None => {
+            "upgrade Nix to 2.34.7 or newer, then migrate; or bring a newer one along with migrate --nix-archive FILE"
+        }
+    };
+    old.then(|| upgrade(facts, binary, remedy))
 }
 
 fn vulnerable(facts: &Facts, options: &Options) -> Option<Seen> {
@@ -75,10 +82,19 @@ fn upgrade(facts: &Facts, binary: &NixBinary, remedy: &str) -> Seen {
             };
             seen.command(&tool.iter().copied().chain(names).collect::<Vec<_>>())
         }
-        Flavour::OfficialMultiUser | Flavour::NixInstaller | Flavour::DeterminateUpstream => seen
-            .command(&["/nix/var/nix/profiles/default/bin/nix", "upgrade-nix"])
-            .command(&["systemctl", "daemon-reload"])
-            .command(&["systemctl", "restart", "nix-daemon.service"]),
+        Flavour::OfficialMultiUser | Flavour::NixInstaller | Flavour::DeterminateUpstream => {
+            let seen = seen.command(&["/nix/var/nix/profiles/default/bin/nix", "upgrade-nix"]);
+            match facts.mac.as_ref().map(Mac::daemon) {
+                Some(job) => job.into_iter().fold(seen, |seen, job| {
+                    seen.command(&["launchctl", "kickstart", "-k", &format!("system/{}", job.label)])
+                }),
+                None => seen.command(&["systemctl", "daemon-reload"]).command(&[
+                    "systemctl",
+                    "restart",
+                    "nix-daemon.service",
+                ]),
+            }
+        }
         _ => seen,
     }
 }

@@ -44,11 +44,13 @@ fn shells(facts: &Facts, _: &Options) -> Option<Seen> {
 
 fn login_shell(facts: &Facts, _: &Options) -> Option<Seen> {
     let root = facts.users.iter().find(|user| user.uid == 0 && user.shell.starts_with("/nix"))?;
-    Some(
-        Seen::new(format!("{} has {}", root.name, root.shell.display()))
-            .remedy("give root a shell of the distribution")
-            .command(&["usermod", "--shell", "/bin/sh", root.name.as_str()]),
-    )
+    let seen = Seen::new(format!("{} has {}", root.name, root.shell.display()))
+        .remedy("give root a shell of the system's own");
+    let record = format!("/Users/{}", root.name);
+    Some(match facts.mac {
+        Some(_) => seen.command(&["dscl", ".", "-create", &record, "UserShell", "/bin/sh"]),
+        None => seen.command(&["usermod", "--shell", "/bin/sh", root.name.as_str()]),
+    })
 }
 
 fn units(facts: &Facts, _: &Options) -> Option<Seen> {

@@ -72,6 +72,10 @@ fn drop_ins(facts: &Facts, _: &Options) -> Option<Seen> {
 fn sandbox(facts: &Facts, _: &Options) -> Option<Seen> {
     let (value, remedy) = match facts.unsandboxed_builds() {
         Unsandboxed::Never => return None,
+        found if facts.mac.is_some() => (
+            if found == Unsandboxed::Marked { "relaxed" } else { "false" },
+            "after a migration the setting has no effect: all builds get the broker's own sandbox (docs/broker.md), so see what depends on having none",
+        ),
         Unsandboxed::Marked => (
             "relaxed",
             "it stays so: /nix/store gets an access entry with which builds marked __noChroot make their outputs, under ids of their own",

@@ -10,10 +10,11 @@ use super::mac_install::{self, BuildUsers};
 use super::options::{Options, Purpose};
 use crate::facts::macos::{self, DAEMON, HOOK, Job, MARK, Mac};
 use crate::facts::{Facts, PathOwner};
+use crate::platform::launchd;
 use crate::types::SubidRange;
 
 /// Jobs that are ours alone, in the order in which they are loaded: the daemon's comes last.
-const OUR_JOBS: [&str; 2] = ["org.nix-unroot.build-broker", "org.nix-unroot.root-scan"];
+const OUR_JOBS: [&str; 2] = [launchd::BROKER, launchd::ROOT_SCAN];
 /// Home of the daemon's user while it runs. There is no `/var/lib` on a Mac.
 const HOME: &str = "/var/db/nix-daemon";
 /// Ids of accounts that belong to no person: what sysadminctl(8) takes with `-roleAccount`. Apple takes new ones from below, so
@@ -133,7 +134,7 @@ fn ids(facts: &Facts, options: &Options) -> Result<(u32, u32)> {
 ///
 /// # Errors
 /// When there are none.
-pub fn build_uids(facts: &Facts) -> Result<SubidRange> {
+fn build_uids(facts: &Facts) -> Result<SubidRange> {
     let mut uids: Vec<_> = facts.build_users.members.iter().map(|(_, uid)| *uid).collect();
     uids.sort_unstable();
     uids.dedup();
@@ -195,6 +196,7 @@ mod tests {
             user: None,
             program: Some(program.into()),
             nix_paths: vec![program.into()],
+            build_uids: None,
             marked: false,
             environment: BTreeMap::from([("https_proxy".to_owned(), "http://p".to_owned())]),
             loaded: true,

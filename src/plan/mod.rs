@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use context::Context;
-pub use mac::build_uids as mac_build_uids;
 pub use options::{Options, Purpose};
 pub use range::build_range;
 pub use uninstall::Uninstall;

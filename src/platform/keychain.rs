@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::system::command;
 
+/// Where passwords lie that the system may use while nobody is logged in.
+pub const SYSTEM: &str = "/Library/Keychains/System.keychain";
 /// How security(1) ends when there is no such item: errSecItemNotFound (-25300), of which a shell sees the low 8 bits.
-const NO_ITEM: i32 = 44;
+pub const NO_ITEM: i32 = 44;
 /// Bytes of randomness in a password.
 const RANDOM: usize = 32;
 

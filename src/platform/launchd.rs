@@ -8,8 +8,12 @@ use anyhow::{Context, Result, bail};
 
 use crate::system::command;
 
+/// Our job that runs builds.
+pub const BROKER: &str = "org.nix-unroot.build-broker";
+/// Our job that finds roots.
+pub const ROOT_SCAN: &str = "org.nix-unroot.root-scan";
 /// How `launchctl print` ends when there is no such service.
-const NOT_FOUND: i32 = 113;
+pub const NOT_FOUND: i32 = 113;
 /// How long a job may take to end: launchd kills it after `ExitTimeOut`, 20 s unless its property list says otherwise (launchd.plist(5)).
 const END: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);

@@ -3,6 +3,7 @@
 //! The texts are files below `platform/`, embedded at build time ([`texts`]); `{{name}}` in them is filled in by
 //! [`template::fill`].
 
+pub mod block;
 pub mod directory;
 pub mod keychain;
 pub mod launchd;

@@ -20,20 +20,54 @@ const POLL: Duration = Duration::from_millis(100);
 #[serde(rename_all = "PascalCase")]
 pub struct Volume {
     /// Its UUID.
-    #[serde(rename = "VolumeUUID")]
+    #[serde(rename = "VolumeUUID", default)]
     pub uuid: String,
+    /// Its name.
+    #[serde(rename = "VolumeName", default)]
+    pub name: String,
     /// Its device: `disk3s7`.
-    #[serde(rename = "DeviceIdentifier")]
+    #[serde(rename = "DeviceIdentifier", default)]
     pub device: String,
+    /// `apfs`.
+    #[serde(rename = "FilesystemType", default)]
+    pub file_system: String,
+    /// The container of APFS that it lies in: `disk3`.
+    #[serde(rename = "APFSContainerReference")]
+    pub container: Option<String>,
     /// Where it is mounted; empty when it is not.
     #[serde(default)]
     pub mount_point: String,
     /// Whether owners count on it.
     #[serde(rename = "GlobalPermissionsEnabled", default)]
     pub owners_enabled: bool,
-    /// Whether it is encrypted.
-    #[serde(rename = "FileVault", default)]
-    pub encrypted: bool,
+    /// Whether it is encrypted with a password of its own; `None` when diskutil does not say.
+    #[serde(rename = "FileVault")]
+    pub encrypted: Option<bool>,
+    /// Whether it can be written to.
+    #[serde(rename = "WritableVolume", default)]
+    pub writable: bool,
+    /// Why diskutil tells nothing of it.
+    error_message: Option<String>,
+}
+
+impl Volume {
+    /// What `diskutil info -plist` wrote, whatever it ended with; `None` when there is no such volume.
+    ///
+    /// # Errors
+    /// When diskutil says that it failed, or wrote something else; without the volume's name.
+    pub fn read(said: &[u8]) -> Result<Option<Self>> {
+        let volume: Self = plist::from_bytes(said).context("diskutil writes another form than it should")?;
+        match &volume.error_message {
+            Some(why) if why.contains("Could not find disk") => Ok(None),
+            Some(why) => bail!("diskutil failed: {why}"),
+            None => Ok(Some(volume)),
+        }
+    }
+
+    /// Whether a password of its own is known to encrypt it.
+    pub fn is_encrypted(&self) -> bool {
+        self.encrypted == Some(true)
+    }
 }
 
 /// The volume of this name or UUID. diskutil fails for one that is not there, and says so in a property list.
@@ -42,22 +76,12 @@ pub struct Volume {
 /// When diskutil fails for another reason.
 pub fn find(volume: &str) -> Result<Option<Volume>> {
     let output = command::output("diskutil", &["info", "-plist", volume])?;
-    if output.status.success() {
-        let read = plist::from_bytes(&output.stdout);
-        return read
-            .map(Some)
-            .with_context(|| format!("diskutil gives {volume} another form than it should have"));
-    }
-    let said = plist::from_bytes::<plist::Dictionary>(&output.stdout).unwrap_or_default();
-    match said.get("ErrorMessage").and_then(plist::Value::as_string) {
-        Some(why) if why.contains("Could not find disk") => Ok(None),
-        why => {
-            bail!(
-                "cannot find out whether the volume {volume} is there: {}",
-                why.unwrap_or("diskutil failed")
-            )
-        }
-    }
+    let found = Volume::read(&output.stdout).and_then(|found| match found {
+        Some(found) if output.status.success() && !found.uuid.is_empty() => Ok(Some(found)),
+        Some(_) => bail!("diskutil ended with {} and names no UUID", output.status),
+        None => Ok(None),
+    });
+    found.with_context(|| format!("cannot find out whether the volume {volume} is there"))
 }
 
 /// [`find`], of one that must be there.
@@ -68,20 +92,22 @@ pub fn existing(volume: &str) -> Result<Volume> {
     find(volume)?.with_context(|| format!("there is no volume {volume:?}"))
 }
 
-/// Adds a volume to a container, not mounted; encrypted from its first byte when there is a password.
+/// Adds a volume to a container, not mounted; encrypted from its first byte when there is a password. The new one: its device stands
+/// in what diskutil says, because another one may have its name.
 ///
 /// # Errors
-/// When diskutil fails.
-pub fn add(container: &str, name: &str, password: Option<&Secret>) -> Result<()> {
+/// When diskutil fails, or does not name it.
+pub fn add(container: &str, name: &str, password: Option<&Secret>) -> Result<Volume> {
     let mut words = vec!["apfs", "addVolume", container, "APFS", name];
     if password.is_some() {
         words.push("-stdinpassphrase");
     }
     words.push("-nomount");
     let input = password.map_or(&[][..], Secret::bytes);
-    command::run_with_input("diskutil", &words, input)
+    let said = command::run_with_input("diskutil", &words, input)
         .with_context(|| format!("cannot make the volume {name}"))?;
-    Ok(())
+    let device = said.lines().find_map(|line| line.trim().strip_prefix("Created new APFS Volume "));
+    existing(device.with_context(|| format!("diskutil does not say which volume it made: {said}"))?.trim())
 }
 
 /// Locks a volume, as it is after a start of the machine. Whether one that was never mounted can be locked is not documented: what
@@ -141,12 +167,4 @@ pub fn wait_until_mounted(volume: &str, mount_point: &str) -> Result<Volume> {
         }
         thread::sleep(POLL);
     }
-}
-
-/// `text` with the volume's UUID in its place.
-///
-/// # Errors
-/// When there is no such volume.
-pub fn fill(text: &str, volume: &str) -> Result<String> {
-    Ok(text.replace(UUID, &existing(volume)?.uuid))
 }

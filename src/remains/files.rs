@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::Remains;
-use super::block::{copy_of, has_block};
 use crate::facts::Machine;
+use crate::platform::block::{copy_of, has_block};
 
 /// Where the installers put their block (`PROFILE_TARGETS` of the official script, `PROFILE_TARGETS` and
 /// `PROFILE_FISH_CONFD_SUFFIX` of nix-installer).

@@ -17,7 +17,8 @@ pub struct Holder {
 }
 
 /// Programs that are stopped before the store goes.
-const STOPPED: [&str; 4] = ["nix-daemon", "nix-daemon-gate", "nix-root-scan", "determinate-nixd"];
+pub(super) const STOPPED: [&str; 5] =
+    ["nix-daemon", "nix-daemon-gate", "nix-root-scan", "nix-build-broker", "determinate-nixd"];
 /// Longest command line that is shown, in characters.
 const COMMAND_LENGTH: usize = 80;
 

@@ -5,7 +5,6 @@
 //! `install-multi-user.sh`, `NixOS/nix-installer`, and Debian's maintainer scripts.
 
 mod accounts;
-pub mod block;
 mod files;
 mod holders;
 mod homes;
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use holders::{Holder, holders};
 pub use homes::Home;
-pub use mac::{OfMac, open_below, open_files};
+pub use mac::{OfMac, open_below, users_of_the_volume};
 
 use crate::facts::{Facts, Flavour, Machine};
 use crate::types::UnitName;

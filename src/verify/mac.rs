@@ -17,7 +17,7 @@ use crate::platform::{launchd, paths};
 use crate::types::SubidRange;
 
 /// Labels of the jobs.
-const LABELS: [&str; 3] = ["org.nix-unroot.build-broker", "org.nix-unroot.root-scan", DAEMON];
+const LABELS: [&str; 3] = [launchd::BROKER, launchd::ROOT_SCAN, DAEMON];
 /// `nobody`, whose uid is -2.
 const NOBODY: u32 = u32::MAX - 1;
 const DAEMON_REMEDY: &str = "the property list of org.nixos.nix-daemon must be nix-unroot's: see nix-unroot inspect, and /var/log/nix-unroot";

@@ -175,6 +175,147 @@ fn what_was_there_before_stays() -> Result<()> {
     before.assert_same(&mac.manifest()?, "after a refusal")
 }
 
+/// What this tool made goes with its own rollback, store and all; who says that the store is to stay is told so, and nothing goes.
+#[test]
+fn a_store_that_it_made_does_not_go_with_keep_store() -> Result<()> {
+    let (mac, install) = with_build_users()?;
+    mac.ok(&install)?;
+    let before = mac.manifest()?;
+    for words in ["--yes", "--dry-run"] {
+        let output = mac.run(&format!("uninstall --untried-on-macs --keep-store {words}"))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            output.status.code() == Some(3)
+                && said.contains("--keep-store")
+                && said.contains("nix copy --all"),
+            "{words}: {} {said}",
+            output.status
+        );
+        ensure!(!said.contains("/nix: --keep-store"), "it says that the store stays: {said}");
+        before.assert_same(&mac.manifest()?, words)?;
+    }
+    Ok(())
+}
+
+/// A volume that gets the same name while an installation is under way is another one's.
+#[test]
+fn another_volume_of_the_same_name_is_not_taken_for_the_new_one() -> Result<()> {
+    let (mac, install) = with_build_users()?;
+    ensure!(mac.killed_at("do:create-volume:applied", &install)?, "the instant was not reached");
+    let ours = volume(&mac)?["VolumeUUID"].clone();
+    let theirs = left_over(&mac, "disk5", "")?;
+    mac.ok("resume --yes")?;
+    let ours = ours.as_str().context("a UUID")?;
+    for file in ["etc/fstab", "Library/LaunchDaemons/org.nixos.darwin-store.plist"] {
+        let text = mac.read(file)?;
+        ensure!(text.contains(ours) && !text.contains(OTHER), "{file}: {text}");
+    }
+    mac.ok("rollback --yes")?;
+    let state = mac.state()?;
+    assert_eq!(state["volumes"].as_array().context("volumes")?[1..], [theirs]);
+    Ok(())
+}
+
+/// Somebody deleted the volume: there is nothing on it to undo, and all the rest is undone.
+#[test]
+fn an_installation_whose_volume_is_gone_is_undone() -> Result<()> {
+    let (mac, install) = with_build_users()?;
+    let before = mac.manifest()?;
+    mac.ok(&install)?;
+    let uuid = volume(&mac)?["VolumeUUID"].as_str().context("a UUID")?.to_owned();
+    mac.shell(&format!("chroot . /usr/bin/diskutil apfs deleteVolume {uuid}"))?;
+    // As the system's own mount points are.
+    mac.shell("mount -t tmpfs -o ro none nix")?;
+    let said = mac.ok("rollback --yes")?;
+    ensure!(said.contains("the volume Nix Store is not there"), "{said}");
+    mac.shell("umount nix")?;
+    mac.restart()?;
+    before.assert_same(&mac.manifest()?, "after a rollback without the volume")
+}
+
+const OTHER: &str = "00000000-AAAA-BBBB-CCCC-000000000000";
+
+/// Adds a volume that is called as Nix's is, before all but the system's, so that it is the first that has the name.
+fn left_over(mac: &Mac, container: &str, mount_point: &str) -> Result<Value> {
+    let mut left = mac.state()?["volumes"][0].clone();
+    for (key, value) in [
+        ("VolumeName", "Nix Store"),
+        ("VolumeUUID", OTHER),
+        ("DeviceIdentifier", &format!("{container}s2")),
+        ("MountPoint", mount_point),
+        ("APFSContainerReference", container),
+    ] {
+        left[key] = json!(value);
+    }
+    mac.change_state(|state| {
+        state["volumes"].as_array_mut().context("volumes")?.insert(1, left.clone());
+        Ok(())
+    })?;
+    Ok(left)
+}
+
+/// A clone of another Mac's disk, say: it is nobody's business to delete what lies there.
+#[test]
+fn a_volume_on_another_disk_or_mounted_elsewhere_is_not_removed() -> Result<()> {
+    let (mac, install) = with_build_users()?;
+    let without = mac.state()?;
+    for (container, mount_point) in
+        [("disk5", ""), ("disk3", "/Volumes/Nix Store"), ("disk5", "/Volumes/Nix Store")]
+    {
+        let left = left_over(&mac, container, mount_point)?;
+        let output = mac.run(&install)?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.code() == Some(3) && said.contains(&format!("{container}s2")), "{said}");
+        ensure!(!said.contains("uninstall removes it"), "{said}");
+        let shown = mac.ok("uninstall --dry-run --untried-on-macs")?;
+        ensure!(
+            shown.contains(&format!("{container}s2")) && !shown.contains("deletes the volume"),
+            "{shown}"
+        );
+        mac.ok(REMOVE)?;
+        let state = mac.state()?;
+        assert_eq!(state["volumes"][1], left, "{container} {mount_point}");
+        mac.change_state(|state| {
+            state["volumes"] = without["volumes"].clone();
+            state["directory"] = without["directory"].clone();
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// What is left of build users that are not whole is told before anything is changed.
+#[test]
+fn what_is_left_of_build_users_is_told_first() -> Result<()> {
+    for part in ["/Users", "/Groups"] {
+        let (mac, install) = with_build_users()?;
+        mac.change_state(|state| {
+            let records = state["directory"][part].as_object_mut().context("records")?;
+            records.retain(|name, _| !name.contains("nixbld"));
+            Ok(())
+        })?;
+        if part == "/Users" {
+            mac.change_state(|state| {
+                state["directory"]["/Groups"]["nixbld"]["GroupMembership"] = json!([]);
+                Ok(())
+            })?;
+        }
+        let before = mac.manifest()?;
+        let output = mac.run(&install)?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let command =
+            if part == "/Users" { "dscl . -delete /Groups/nixbld" } else { "dscl . -delete /Users/_nixbld1" };
+        ensure!(output.status.code() == Some(3) && said.contains(command), "{}: {said}", output.status);
+        before.assert_same(&mac.manifest()?, "after a refusal")?;
+        mac.shell(&format!("chroot . /usr/bin/{command}"))?;
+        if part == "/Groups" {
+            mac.shell("chroot . /usr/bin/dscl . -delete /Users/_nixbld2")?;
+        }
+        mac.ok(&format!("{install} --dry-run"))?;
+    }
+    Ok(())
+}
+
 /// Every so manieth instant of those around steps, and of those inside of the steps about the volume one each.
 fn sample(all: &[String], every: usize) -> Vec<&String> {
     let is_volumes = |instant: &String| ["volume", "mount-point"].iter().any(|word| instant.contains(word));

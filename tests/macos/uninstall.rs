@@ -281,3 +281,50 @@ fn what_was_migrated_goes_as_well() -> Result<()> {
     assert_eq!(mac.state()?["excluded"], json!([]));
     Ok(())
 }
+
+/// Each installation's password has the same account; the service tells whose it is.
+#[test]
+fn the_password_of_another_volume_stays() -> Result<()> {
+    let other =
+        json!({"account": "Nix Store", "service": "00000000-AAAA-BBBB-CCCC-000000000000", "label": "x"});
+    let mac = Mac::official(2)?;
+    mac.change_state(|state| {
+        state["keychains"][KEYCHAIN].as_array_mut().context("items")?.insert(0, other.clone());
+        Ok(())
+    })?;
+    assert_eq!(mac.inspect()?["facts"]["mac"]["volume"]["keychain_item"]["service"], UUID);
+    mac.change_state(|state| {
+        state["keychains"][KEYCHAIN].as_array_mut().context("items")?.pop();
+        Ok(())
+    })?;
+    assert_eq!(mac.inspect()?["facts"]["mac"]["volume"]["keychain_item"], json!(null));
+    mac.ok(GO)?;
+    assert_eq!(mac.state()?["keychains"][KEYCHAIN][0], other);
+    Ok(())
+}
+
+/// Somebody deleted the volume of a migrated Mac: the rest goes, and it is told that the volume was not there.
+#[test]
+fn a_migration_whose_volume_is_gone_has_a_way_out() -> Result<()> {
+    let mac = Mac::official(2)?;
+    mac.ok("migrate --yes --untried-on-macs --helpers /private/helpers")?;
+    mac.shell("chroot . /usr/bin/diskutil apfs deleteVolume Nix\\ Store && rm -rf private/volumes/*")?;
+    let before = mac.manifest()?;
+    for words in ["rollback --yes", &format!("{GO} --keep-store")] {
+        let output = mac.run(words)?;
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(!output.status.success() && said.contains("connect"), "{words}: {said}");
+        before.assert_same(&mac.manifest()?, words)?;
+    }
+    let said = mac.ok(GO)?;
+    ensure!(said.contains(UUID) && said.contains("not there"), "{said}");
+    for path in ["usr/local/libexec/nix-unroot", "var/db/nix-daemon", "etc/nix", "nix/store", "nix/var"] {
+        ensure!(!mac.has(path), "/{path} is left");
+    }
+    let users = &mac.state()?["directory"]["/Users"];
+    ensure!(users.get("_nix").is_none() && users.get("_nixbld1").is_none(), "{users}");
+    assert_eq!(mac.read("etc/fstab")?, "# as Apple delivers it\n");
+    ensure!(mac.ok(GO)?.contains("nothing to do"));
+    Ok(())
+}

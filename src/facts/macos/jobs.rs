@@ -10,11 +10,10 @@ use super::super::machine::As;
 use super::super::nix_paths;
 use super::super::reader::Reader;
 use crate::platform::launchd;
+use crate::types::SubidRange;
 
 /// Property lists of jobs that root's launchd starts.
 pub const DIRECTORY: &str = "/Library/LaunchDaemons";
-/// How launchctl(1) ends when there is no such job: `launchctl error 113`.
-const NOT_FOUND: i32 = 113;
 /// Labels that are ours.
 const OURS: &str = "org.nix-unroot.";
 /// A variable in the environment of our jobs, by which one of a label that others use is told.
@@ -42,6 +41,9 @@ pub struct Job {
     /// `EnvironmentVariables`, those that are texts.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// Uids that builds get: what `--uids` of our broker's job says.
+    #[serde(default)]
+    pub build_uids: Option<SubidRange>,
     /// Whether launchd knows it: `launchctl print system/LABEL`.
     pub loaded: bool,
     /// Its process, when it runs.
@@ -118,6 +120,7 @@ fn job(reader: &Reader<'_>, path: PathBuf) -> Option<Job> {
         owner,
         user: list.user_name,
         nix_paths,
+        build_uids: build_uids(&line),
         marked,
         environment: list
             .environment_variables
@@ -128,6 +131,13 @@ fn job(reader: &Reader<'_>, path: PathBuf) -> Option<Job> {
         pid: None,
         disabled: false,
     })
+}
+
+/// `--uids START:COUNT` of a command line.
+fn build_uids(line: &str) -> Option<SubidRange> {
+    let mut words = line.split_whitespace().skip_while(|word| *word != "--uids");
+    let (start, count) = words.nth(1)?.split_once(':')?;
+    SubidRange::new(start.parse().ok()?, count.parse().ok()?)
 }
 
 /// The program of a command line. Installers wait for the volume first: `/bin/sh -c "/bin/wait4path /nix && exec PROGRAM ..."`.
@@ -148,7 +158,7 @@ fn program(words: &[String]) -> Option<PathBuf> {
 /// ones belong to what the job has.
 fn state(reader: &Reader<'_>, label: &str) -> (bool, Option<i32>) {
     let service = format!("system/{label}");
-    match reader.machine.run_for(As::Self_, "launchctl", &["print", &service], &[0, NOT_FOUND]) {
+    match reader.machine.run_for(As::Self_, "launchctl", &["print", &service], &[0, launchd::NOT_FOUND]) {
         Ok(said) => {
             let loaded = said.lines().any(|line| line.starts_with(&format!("{service} = {{")));
             let pid = said.lines().find_map(|line| line.strip_prefix("\tpid = ")?.trim().parse().ok());

@@ -42,8 +42,11 @@ const SYSTEM_VERSION: &str = "/System/Library/CoreServices/SystemVersion.plist";
 pub struct Mac {
     /// The volume mounted at `/nix`, as `diskutil info -plist /nix` tells.
     pub volume: Option<Volume>,
-    /// A volume named as installers name it, where none is mounted at `/nix`.
+    /// A volume named as installers name it in the system's container, not mounted, where none is mounted at `/nix`.
     pub unmounted: Option<Volume>,
+    /// A volume of that name on another disk, or mounted elsewhere: it is not this Mac's Nix.
+    #[serde(default)]
+    pub elsewhere: Option<Volume>,
     /// The disk that the system lies on, as `diskutil info -plist /` tells.
     pub disk: Option<SystemDisk>,
     /// Lines of `/etc/synthetic.conf` (synthetic.conf(5)) about `nix`.
@@ -75,10 +78,11 @@ impl Mac {
 
 /// Looks at a Mac.
 pub(crate) fn gather(reader: &Reader<'_>) -> Mac {
-    let (volume, unmounted, disk) = volume::gather(reader);
+    let volume::Found { mounted, unmounted, elsewhere, disk } = volume::gather(reader);
     Mac {
-        volume,
+        volume: mounted,
         unmounted,
+        elsewhere,
         disk,
         synthetic: fstab::synthetic(reader),
         fstab: fstab::fstab(reader),

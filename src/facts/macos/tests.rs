@@ -13,7 +13,9 @@ const UUID: &str = "5BFF8A2F-1F4C-4A6E-9B6C-1D2E3F405162";
 const DSCL_USERS: &str =
     "dscl -plist . -readall /Users RecordName UniqueID PrimaryGroupID NFSHomeDirectory UserShell";
 const DSCL_GROUPS: &str = "dscl -plist . -readall /Groups RecordName PrimaryGroupID GroupMembership";
-const SECURITY: &str = "security find-generic-password -a Nix Store /Library/Keychains/System.keychain";
+const SECURITY: &str = "security find-generic-password -a Nix Store -s 5BFF8A2F-1F4C-4A6E-9B6C-1D2E3F405162 /Library/Keychains/System.keychain";
+const SECURITY_BY_NAME: &str =
+    "security find-generic-password -a Nix Store -s Nix Store /Library/Keychains/System.keychain";
 
 fn plist(body: &str) -> String {
     format!(
@@ -285,7 +287,12 @@ fn what_a_mac_lacks_is_told() {
         ),
         (
             "no password",
-            official().output(SECURITY, ""),
+            official().output(SECURITY, "").output(SECURITY_BY_NAME, ""),
+            vec!["macos-untried", "macos-password-missing", "macos-root-runs-nix"],
+        ),
+        (
+            "the password of another volume",
+            official().output(SECURITY, "").output(SECURITY_BY_NAME, ITEM),
             vec!["macos-untried", "macos-password-missing", "macos-root-runs-nix"],
         ),
         (
@@ -374,4 +381,20 @@ fn what_is_no_property_list_is_told_and_passed_over() {
         "{:?}",
         facts.unread
     );
+}
+
+/// No word of Linux's tools is told to who has a Mac, and no promise that only Linux keeps.
+#[test]
+fn remedies_are_those_of_a_mac() {
+    let conf = "build-users-group = nixbld\nsandbox = false\n";
+    let mut facts = official().file("/etc/nix/nix.conf", conf).gather();
+    facts.nix[0].version = crate::types::NixVersion::parse("2.18.1");
+    facts.users.iter_mut().find(|user| user.uid == 0).unwrap().shell = "/nix/x/bin/zsh".into();
+    let found = serde_json::to_string(&collect(&facts, &findings::Options::default())).unwrap();
+    for word in ["systemctl", "usermod", "--nix-archive", "--option sandbox", "build-users-stay"] {
+        assert!(!found.contains(word), "{word}: {found}");
+    }
+    for word in ["nix-too-old", "kickstart", "dscl", "the broker's own sandbox"] {
+        assert!(found.contains(word), "{word}: {found}");
+    }
 }

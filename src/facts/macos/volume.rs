@@ -5,15 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::super::machine::As;
 use super::super::reader::Reader;
+use crate::platform::keychain::NO_ITEM;
+pub use crate::platform::keychain::SYSTEM as KEYCHAIN;
+use crate::platform::volume::Volume as Info;
 
-/// Where passwords lie that the system may use while nobody is logged in.
-pub const KEYCHAIN: &str = "/Library/Keychains/System.keychain";
 /// What every installer calls Nix's volume.
 pub const NAME: &str = "Nix Store";
-/// How security(1) ends when there is no such item: `errSecItemNotFound` (-25300), of which a shell sees the low 8 bits.
-const NOT_FOUND: i32 = 44;
 
-/// The volume that is mounted at `/nix`.
+/// A volume.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Volume {
     /// Its name: `Nix Store`.
@@ -56,77 +55,71 @@ pub struct KeychainItem {
     pub label: Option<String>,
 }
 
-/// The keys that are read, of many.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Info {
-    #[serde(default)]
-    volume_name: String,
-    #[serde(rename = "VolumeUUID", default)]
-    volume_uuid: String,
-    #[serde(default)]
-    device_identifier: String,
-    #[serde(default)]
-    filesystem_type: String,
-    #[serde(default)]
-    global_permissions_enabled: bool,
-    file_vault: Option<bool>,
-    #[serde(default)]
-    mount_point: String,
-    #[serde(default)]
-    writable_volume: bool,
-    #[serde(rename = "APFSContainerReference")]
-    container: Option<String>,
+/// The volumes of a Mac that have to do with Nix, and the system's disk.
+#[derive(Default)]
+pub(super) struct Found {
+    /// The one that is mounted at `/nix`.
+    pub mounted: Option<Volume>,
+    /// Else the one for Nix beside the system's that is not mounted.
+    pub unmounted: Option<Volume>,
+    /// Else one that has the name, and lies or is mounted elsewhere.
+    pub elsewhere: Option<Volume>,
+    /// The system's disk.
+    pub disk: Option<SystemDisk>,
 }
 
-/// The volume that is mounted at `/nix`, or else one for Nix that is not mounted; and the system's disk.
-pub(crate) fn gather(reader: &Reader<'_>) -> (Option<Volume>, Option<Volume>, Option<SystemDisk>) {
-    let system: Option<Info> = reader.property_list_of("diskutil", &["info", "-plist", "/"]);
-    let system_encrypted = system.as_ref().and_then(|system| system.file_vault);
-    let disk = system.map(|system| SystemDisk { container: system.container, encrypted: system.file_vault });
-    let mounted: Option<Info> = match reader.machine.exists("/nix") {
-        true => reader.property_list_of("diskutil", &["info", "-plist", "/nix"]),
-        false => None,
-    };
-    // Where `/nix` is no volume of its own, diskutil tells of the one that it lies on.
-    let mounted = mounted.filter(|info| info.mount_point == "/nix");
-    let unmounted = if mounted.is_none() { named(reader) } else { None };
+pub(super) fn gather(reader: &Reader<'_>) -> Found {
+    let system = info(reader, "/");
+    let system_encrypted = system.as_ref().and_then(|system| system.encrypted);
+    let disk = system.map(|system| SystemDisk { container: system.container, encrypted: system.encrypted });
     let volume = |info: Info| Volume {
-        keychain_item: keychain_item(reader, &info.volume_name),
-        name: info.volume_name,
-        uuid: info.volume_uuid,
-        device: info.device_identifier,
-        file_system: info.filesystem_type,
-        owners_enabled: info.global_permissions_enabled,
-        encrypted: info.file_vault,
+        keychain_item: keychain_item(reader, &info),
+        name: info.name,
+        uuid: info.uuid,
+        device: info.device,
+        file_system: info.file_system,
+        owners_enabled: info.owners_enabled,
+        encrypted: info.encrypted,
         system_encrypted,
-        writable: info.writable_volume,
+        writable: info.writable,
     };
-    (mounted.map(volume), unmounted.map(volume), disk)
-}
-
-/// The volume of the name that all installers give it. diskutil ends with 1 where there is none, and says so in a property list.
-fn named(reader: &Reader<'_>) -> Option<Info> {
-    let words = ["info", "-plist", NAME];
-    match reader.machine.run_for(As::Self_, "diskutil", &words, &[0, 1]) {
-        Ok(said) => plist::from_bytes::<Info>(said.as_bytes()).ok().filter(|info| info.volume_name == NAME),
-        Err(why) => {
-            reader.note(format!("diskutil info -plist {NAME:?}"), why);
-            None
+    let mounted = reader.machine.exists("/nix").then(|| info(reader, "/nix")).flatten();
+    // Where `/nix` is no volume of its own, diskutil tells of the one that it lies on.
+    if let Some(mounted) = mounted.filter(|info| info.mount_point == "/nix") {
+        return Found { mounted: Some(volume(mounted)), disk, ..Found::default() };
+    }
+    // The name alone says little: a clone of another Mac's disk has one, too.
+    let container = disk.as_ref().and_then(|disk| disk.container.clone());
+    let named = info(reader, NAME).filter(|info| info.name == NAME);
+    match named {
+        Some(named)
+            if named.mount_point.is_empty() && container.is_some() && named.container == container =>
+        {
+            Found { unmounted: Some(volume(named)), disk, ..Found::default() }
         }
+        named => Found { elsewhere: named.map(volume), disk, ..Found::default() },
     }
 }
 
-/// Looks for an item whose account is the volume's name. Without `-g` and `-w` no password is shown, and nobody is asked.
-fn keychain_item(reader: &Reader<'_>, volume: &str) -> Option<KeychainItem> {
-    let words = ["find-generic-password", "-a", volume, KEYCHAIN];
-    match reader.machine.run_for(As::Self_, "security", &words, &[0, NOT_FOUND]) {
-        Ok(said) => parse_item(&said),
-        Err(why) => {
-            reader.note(KEYCHAIN, why);
-            None
-        }
-    }
+/// What diskutil says of a volume. It ends with 1 where there is none, and says so in a property list.
+fn info(reader: &Reader<'_>, volume: &str) -> Option<Info> {
+    let said = reader.machine.run_for(As::Self_, "diskutil", &["info", "-plist", volume], &[0, 1]);
+    let read = said.and_then(|said| Info::read(said.as_bytes()).map_err(|error| format!("{error:#}")));
+    read.unwrap_or_else(|why| {
+        reader.note(format!("diskutil info -plist {volume}"), why);
+        None
+    })
+}
+
+/// Looks for the item with the volume's password. Every installation's has the same account, so the service has to name this volume. Without
+/// `-g` and `-w` no password is shown, and nobody is asked.
+fn keychain_item(reader: &Reader<'_>, volume: &Info) -> Option<KeychainItem> {
+    [&volume.uuid, &volume.name].into_iter().filter(|service| !service.is_empty()).find_map(|service| {
+        let words = ["find-generic-password", "-a", &volume.name, "-s", service, KEYCHAIN];
+        let said = reader.machine.run_for(As::Self_, "security", &words, &[0, NO_ITEM]);
+        let said = said.inspect_err(|why| reader.note(KEYCHAIN, why)).ok()?;
+        parse_item(&said).filter(|item| item.service == *service)
+    })
 }
 
 /// `security find-generic-password` writes a line an attribute: four letters in quotes or a number, its type, and the value in

@@ -222,3 +222,30 @@ fn an_installation_that_dies_anywhere_is_undone_or_finished() -> Result<()> {
     product::ok(&machine, "resume --yes")?;
     before.assert_same(&Manifest::take(&machine)?, "after kills in both directions")
 }
+
+/// Removing Nix undoes the installation, which takes its store away, also from below a repair: `--keep-store` forbids that.
+#[test]
+fn an_installed_store_does_not_go_with_keep_store() -> Result<()> {
+    let machine = clean("install-keep-store")?;
+    product::ok(&machine, &format!("install --yes {}", from_archive(&machine)?))?;
+    let path = build_as_alice(&machine, "mine")?.0;
+    let shown = |words: &str| -> Result<()> {
+        let before = Manifest::take(&machine)?;
+        let refused = product::run(&machine, words)?.exits(3)?;
+        let said = &refused.stdout;
+        ensure!(
+            said.contains("run 1 (install) made the store") && said.contains("nix copy --all"),
+            "{refused}"
+        );
+        ensure!(!said.contains("/nix: --keep-store"), "it says that the store stays: {refused}");
+        before.assert_same(&Manifest::take(&machine)?, words)
+    };
+    shown("uninstall --dry-run --keep-store")?;
+    shown("uninstall --yes --keep-store")?;
+    machine.root("chown root:root /nix/var/nix/db/db.sqlite")?;
+    product::ok(&machine, "doctor --repair --yes")?;
+    shown("uninstall --yes --keep-store")?;
+    machine.root(&format!("test -s {path}"))?;
+    product::ok(&machine, "uninstall --yes")?;
+    machine.root("test ! -e /nix").map(drop)
+}

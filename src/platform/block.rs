@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+/// The first line of ours, where it stands in place of an installer's.
+pub const OURS: &str = "# nix-unroot: Nix";
 const FIRST_LINES: [&str; 2] = ["# Nix", "# Set up Nix only on SSH connections"];
 const LAST_LINE: &str = "# End Nix";
 
