@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::actions::Action;
+use crate::engine;
 use crate::journal::{Journal, Run, StepState};
-use crate::plan::Plan;
 
 /// Directories that go with all that is in them when the step that made them is undone.
 const STORE: [&str; 4] = ["/nix", "/nix/store", "/nix/var", "/nix/var/nix"];
@@ -56,7 +56,7 @@ impl Brought {
 /// began, takes nothing away.
 fn brings(journal: &Journal, run: &Run) -> Result<Option<bool>> {
     let mut found = None;
-    for (step, record) in Plan::read(&run.plan)?.steps.iter().zip(journal.steps(run.id)?) {
+    for (step, record) in engine::recorded_plan(run)?.steps.iter().zip(journal.steps(run.id)?) {
         if matches!(record.state, StepState::Pending | StepState::Skipped | StepState::Undone) {
             continue;
         }

@@ -422,7 +422,7 @@ fn restore(session: &Session) -> Result<Option<Ended>> {
 }
 
 fn need_volumes(run: &Run) -> Result<()> {
-    for step in Plan::read(&run.plan)?.steps {
+    for step in engine::recorded_plan(run)?.steps {
         if let Action::NeedVolume(needed) = step.action {
             needed.check()?;
         }
@@ -454,7 +454,7 @@ impl Lost {
 /// # Errors
 /// When diskutil does not answer.
 pub fn lost_volume(run: &Run) -> Result<Option<Lost>> {
-    let plan = Plan::read(&run.plan)?;
+    let plan = engine::recorded_plan(run)?;
     for step in &plan.steps {
         match &step.action {
             Action::NeedVolume(needed) if needed.is_gone()? => {

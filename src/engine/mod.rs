@@ -411,7 +411,11 @@ impl<'a> Engine<'a> {
     }
 }
 
-fn recorded_plan(run: &Run) -> Result<Plan> {
+/// The plan of a run, as it was recorded.
+///
+/// # Errors
+/// When it holds what this version does not know; the error says which version does.
+pub fn recorded_plan(run: &Run) -> Result<Plan> {
     Plan::read(&run.plan).with_context(|| {
         format!(
             "the plan of run {} holds what this nix-unroot does not know: use version {}, which began it",
