@@ -22,6 +22,8 @@ use crate::store_path::StorePath;
 pub const DIRECTORY: &str = "/var/lib/nix-root-scan";
 /// Larger than any real one, and small enough for the unit's memory limit.
 pub const MAX_BYTES: usize = 32 << 20;
+/// Room for the last line, which counts and proves the others.
+const LAST_LINE: usize = "end 18446744073709551615 0123456789abcdef\n".len();
 
 const FILE: &str = "remembered";
 const HEADER: &str = "nix-root-scan remembers 1";
@@ -185,7 +187,7 @@ impl Memory {
         let mut put = |line: String| {
             sum = checksum(sum, line.as_bytes());
             length += line.len();
-            if length > MAX_BYTES {
+            if length > MAX_BYTES - LAST_LINE {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
             out.write_all(line.as_bytes())
@@ -391,5 +393,19 @@ mod tests {
         assert_eq!(memory.forget(|_, root| root.lost.is_some()), 0);
         assert_eq!(memory.forget(|link, _| link == Path::new("/x")), 1);
         assert_eq!(memory.all().count(), 0);
+    }
+
+    #[test]
+    fn nothing_is_written_that_is_too_much_to_read() {
+        let written = |target: usize| {
+            let mut big = root('b', "");
+            big.target = "x".repeat(target).into();
+            let memory = Memory { roots: BTreeMap::from([("l".into(), vec![big])]), ..Memory::default() };
+            let mut text = Vec::new();
+            memory.write(&mut text).map(|()| text.len())
+        };
+        let most = MAX_BYTES - (written(0).unwrap() - "end 1 0123456789abcdef\n".len()) - LAST_LINE;
+        assert!((MAX_BYTES - LAST_LINE..=MAX_BYTES).contains(&written(most).unwrap()));
+        assert_eq!(written(most + 1).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 }

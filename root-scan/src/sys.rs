@@ -14,7 +14,9 @@ mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
 #[cfg(target_os = "linux")]
-pub use linux::{Common, Details, details, find, find_plainly, open_root, root_of_init, share, thing};
+pub use linux::{
+    Common, Details, details, find, find_plainly, is_nameless, open_root, root_of_init, share, thing,
+};
 #[cfg(target_os = "macos")]
 pub use macos::{find, root_of_init};
 

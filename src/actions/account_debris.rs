@@ -25,34 +25,26 @@ pub fn sweep(host: &Host<'_>) -> Result<()> {
     sweep_in(Path::new("/etc"), host)
 }
 
-/// Whether `name` has a line in `/etc/FILE`, but none in the shadow file that goes with it: a tool died in between.
-pub fn is_half_made(file: &str, shadow: &str, name: &str) -> bool {
-    let has = |file: &str| {
-        let text = fs::read_to_string(Path::new("/etc").join(file)).ok()?;
-        Some(text.lines().any(|line| line.split(':').next() == Some(name)))
-    };
-    has(file) == Some(true) && has(shadow) == Some(false)
-}
-
-/// Ends the removal of `name` that a tool began and did not live to end: it takes the line out of `/etc/FILE` first, and the one in the
-/// shadow file that goes with it later.
+/// Removes the line of `name` from `/etc/FILE` when `/etc/OTHER`, which goes with it, has none: a tool began to make or to remove it, and
+/// died between the two. (`userdel` and `groupdel` would take more along: userdel a group of the same name.)
 ///
 /// # Errors
 /// When an account tool is at work for too long, or a file cannot be read or written.
-pub fn finish_removal(file: &str, shadow: &str, name: &str, host: &Host<'_>) -> Result<()> {
-    finish_removal_in(Path::new("/etc"), file, shadow, name, host)
+pub fn remove_half(file: &str, other: &str, name: &str, host: &Host<'_>) -> Result<()> {
+    remove_half_in(Path::new("/etc"), file, other, name, host)
 }
 
-fn finish_removal_in(directory: &Path, file: &str, shadow: &str, name: &str, host: &Host<'_>) -> Result<()> {
+fn remove_half_in(directory: &Path, file: &str, other: &str, name: &str, host: &Host<'_>) -> Result<()> {
     let is_its = |line: &str| line.split(':').next() == Some(name);
     let _lock = AccountLock::take()?;
-    let shadow = directory.join(shadow);
-    let text = read_or_empty(&shadow)?;
-    if read_or_empty(&directory.join(file))?.lines().any(is_its) || !text.lines().any(is_its) {
+    let (file, other) = (directory.join(file), directory.join(other));
+    let text = read_or_empty(&file)?;
+    // There may be no shadow files.
+    if !other.exists() || read_or_empty(&other)?.lines().any(is_its) || !text.lines().any(is_its) {
         return Ok(());
     }
     let rest: String = text.split_inclusive('\n').filter(|line| !is_its(line)).collect();
-    Original::capture(&shadow, host)?.write(&rest)
+    Original::capture(&file, host)?.write(&rest)
 }
 
 fn sweep_in(directory: &Path, host: &Host<'_>) -> Result<()> {
@@ -126,21 +118,32 @@ mod tests {
     }
 
     #[test]
-    fn half_a_removal_is_ended_and_nothing_else_goes() {
+    fn half_an_account_goes_and_nothing_else() {
         if !nix::unistd::geteuid().is_root() {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
         let (host, etc) = (host(dir.path()), dir.path().join("etc"));
         fs::create_dir(&etc).unwrap();
-        fs::write(etc.join("group"), "root:x:0:\nnixbld:x:30000:\n").unwrap();
+        let write = |name: &str, text: &str| fs::write(etc.join(name), text).unwrap();
+        let read = |name: &str| fs::read_to_string(etc.join(name)).unwrap();
         let all = "root:*::\nnix:!::\nnixbld:!::";
-        fs::write(etc.join("gshadow"), all).unwrap();
-        finish_removal_in(&etc, "group", "gshadow", "nixbld", &host).unwrap();
-        assert_eq!(fs::read_to_string(etc.join("gshadow")).unwrap(), all, "it has its line in both");
+        write("group", "root:x:0:\nnixbld:x:30000:\n");
+        remove_half_in(&etc, "group", "gshadow", "nixbld", &host).unwrap();
+        assert_eq!(read("group"), "root:x:0:\nnixbld:x:30000:\n", "there is no gshadow");
+        write("gshadow", all);
+        for (file, other) in [("gshadow", "group"), ("group", "gshadow")] {
+            remove_half_in(&etc, file, other, "nixbld", &host).unwrap();
+            assert_eq!(read("gshadow"), all, "it has its line in both");
+        }
         for _ in 0..2 {
-            finish_removal_in(&etc, "group", "gshadow", "nix", &host).unwrap();
-            assert_eq!(fs::read_to_string(etc.join("gshadow")).unwrap(), "root:*::\nnixbld:!::");
+            remove_half_in(&etc, "gshadow", "group", "nix", &host).unwrap();
+            assert_eq!(read("gshadow"), "root:*::\nnixbld:!::");
+        }
+        write("gshadow", "root:*::\n");
+        for _ in 0..2 {
+            remove_half_in(&etc, "group", "gshadow", "nixbld", &host).unwrap();
+            assert_eq!(read("group"), "root:x:0:\n");
         }
     }
 

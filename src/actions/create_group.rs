@@ -84,9 +84,7 @@ impl Act for CreateGroup {
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
         // A tool that was killed before may have left something, also half a group.
         account_debris::sweep(host)?;
-        if account_debris::is_half_made("group", "gshadow", &self.name) {
-            self.undo(host, &())?;
-        }
+        account_debris::remove_half("group", "gshadow", &self.name, host)?;
         // A run that was killed after groupadd finds it done.
         if self.is_done(host)? {
             return self.remember_gid(host);
@@ -122,7 +120,7 @@ impl Act for CreateGroup {
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
         // userdel removes a group of the user's name with it.
         let Some(group) = users::get_group_by_name(&self.name) else {
-            account_debris::finish_removal("group", "gshadow", &self.name, host)?;
+            account_debris::remove_half("gshadow", "group", &self.name, host)?;
             return account_debris::sweep(host);
         };
         // groupdel refuses to remove a group that somebody needs.

@@ -68,12 +68,10 @@ impl Act for CreateUser {
         SUBID_FILES.iter().map(|path| FileState::capture(Path::new(path), host)).collect()
     }
 
-    fn apply(&self, host: &Host<'_>, before: &Self::Before) -> Result<()> {
+    fn apply(&self, host: &Host<'_>, _: &Self::Before) -> Result<()> {
         // A tool that was killed before may have left something, also half a user.
         account_debris::sweep(host)?;
-        if account_debris::is_half_made("passwd", "shadow", &self.name) {
-            self.undo(host, before)?;
-        }
+        account_debris::remove_half("passwd", "shadow", &self.name, host)?;
         if self.is_done(host)? {
             return self.remember_uid(host);
         }
@@ -104,7 +102,7 @@ impl Act for CreateUser {
             }
             command::run("userdel", &[&self.name])?;
         }
-        account_debris::finish_removal("passwd", "shadow", &self.name, host)?;
+        account_debris::remove_half("shadow", "passwd", &self.name, host)?;
         for (path, state) in SUBID_FILES.iter().zip(before) {
             self.give_back_lines(Path::new(path), state, host)?;
         }

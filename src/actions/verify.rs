@@ -51,6 +51,10 @@ impl Verify {
         target.build_users_uids.clone_from(&self.build_uids);
         Ok(target)
     }
+
+    fn serve(&self) -> Result<Option<Served>> {
+        self.started_by.as_deref().map(Served::start).transpose()
+    }
 }
 
 /// The daemon for the time of the checks; dropping it ends it.
@@ -122,8 +126,8 @@ impl Act for Verify {
 
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
         let target = self.target()?;
+        let _served = self.serve()?;
         verify::sweep(&target)?;
-        let _served = self.started_by.as_deref().map(Served::start).transpose()?;
         let report = verify::run(&target, &mut |result| {
             let word = if result.outcome.passed { "proved" } else { "FAILED" };
             host.observer.note(&format!("{word}: {} ({})", result.title, result.outcome.seen));
@@ -138,7 +142,15 @@ impl Act for Verify {
 
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
         // The next collection of garbage takes them, too.
-        if let Err(error) = self.target().and_then(|target| Ok(verify::sweep(&target)?)) {
+        let sweep = || -> Result<()> {
+            let target = self.target()?;
+            verify::sweep(&target).or_else(|_| {
+                // The daemon deletes what was added, and where there is no init system nobody may have started it.
+                let _served = self.serve()?;
+                Ok(verify::sweep(&target)?)
+            })
+        };
+        if let Err(error) = sweep() {
             host.observer.note(&format!("something of an interrupted check may be left: {error:#}"));
         }
         Ok(())

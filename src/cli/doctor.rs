@@ -85,7 +85,11 @@ pub fn doctor(session: &Session, args: &DoctorArgs) -> Result<Exit> {
     }
     let drifts = doctor::entries(&look.drifts, &options);
     tell(session, &look, &drifts);
-    let verify = doctor::target(base).map(|target| verify::prove(session, &target));
+    let verify = match doctor::target(base).map(|target| verify::prove(session, &target)).transpose()? {
+        None => None,
+        Some(Ok(report)) => Some(report),
+        Some(Err(ended)) => return ended.finish(session, args.status),
+    };
     let sound = drifts.iter().all(|entry| entry.cure == Cure::Notice)
         && verify.as_ref().is_some_and(|report| report.passed);
     if verify.is_none() {

@@ -14,7 +14,6 @@ use super::runs::{Ended, Runner};
 use super::{Session, UsageError, install, require_root};
 use crate::findings::Finding;
 use crate::plan::{Options, Plan, Purpose, Step};
-use crate::platform::paths;
 use crate::report::Document;
 
 /// The document of `migrate --dry-run --json` and `install --dry-run --json`, and of either when it is blocked.
@@ -104,14 +103,7 @@ fn begin(session: &Session, args: &MigrateArgs, options: &Options, plan: &Plan) 
             "the machine changed while the plan was read, and nothing was done: run the same command again"
         );
     }
-    let ended = runner.apply(session, plan, args.keep_partial)?;
-    if ended.exit == Exit::Done && options.without_init {
-        session.output.message(&format!(
-            "nothing starts the daemon here but you: run {} as root whenever the container starts (in the foreground; it ends with SIGTERM)",
-            paths::START
-        ));
-    }
-    ended.finish(session, args.status)
+    runner.apply(session, plan, args.keep_partial)?.finish(session, args.status)
 }
 
 fn blocked(session: &Session, survey: &Survey) -> Result<Exit> {

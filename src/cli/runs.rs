@@ -140,22 +140,19 @@ impl Runner {
     /// # Errors
     /// When the journal or a lock cannot be made.
     pub fn begin(session: &Session) -> Result<std::result::Result<Self, Ended>> {
-        let path = Path::new(paths::JOURNAL);
-        let held = |error: anyhow::Error| Ok(Err(Ended::held(session, &error)));
         if let Err(error) = own_program::check() {
-            return held(error.into());
+            return Ok(Err(Ended::held(session, &error.into())));
         }
-        let lock = match Lock::take(path) {
+        let lock = match lock(session)? {
             Ok(lock) => lock,
-            Err(error @ LockError::Held(_)) => return held(error.into()),
-            Err(error) => return Err(error.into()),
+            Err(ended) => return Ok(Err(ended)),
         };
         let packages = match PackageLocks::take(roots_processes().as_deref()) {
             Ok(locks) => locks,
             Err(error @ PackageLockError::Io { .. }) => return Err(error.into()),
-            Err(error) => return held(error.into()),
+            Err(error) => return Ok(Err(Ended::held(session, &error.into()))),
         };
-        Ok(Ok(Self { journal: Journal::open(path)?, _lock: lock, _packages: packages }))
+        Ok(Ok(Self { journal: Journal::open(Path::new(paths::JOURNAL))?, _lock: lock, _packages: packages }))
     }
 
     /// Runs a plan, and says how it ended.
@@ -174,18 +171,12 @@ impl Runner {
     /// When the journal or the machine cannot be read.
     pub fn look_at_drift(session: &Session) -> Result<std::result::Result<Drifts, Ended>> {
         let path = Path::new(paths::JOURNAL);
-        if !journal::is_there(path) {
-            return Ok(Ok(Drifts::default()));
-        }
-        let lock = match Lock::take(path) {
-            Ok(lock) => lock,
-            Err(error @ LockError::Held(_)) => return Ok(Err(Ended::held(session, &error.into()))),
-            Err(error) => return Err(error.into()),
+        let _lock = match lock_of_runs(session)? {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Ok(Ok(Drifts::default())),
+            Err(ended) => return Ok(Err(ended)),
         };
-        let mut journal = Journal::open(path)?;
-        let found = drifts(session, &mut journal);
-        drop(lock);
-        found.map(Ok)
+        drifts(session, &mut Journal::open(path)?).map(Ok)
     }
 
     /// The same under this lock.
@@ -227,14 +218,20 @@ impl Runner {
         drop(progress);
         let recorded =
             self.journal.runs().ok().and_then(|runs| runs.into_iter().find(|other| other.id == run));
-        let done =
-            recorded.and_then(|run| Plan::read(&run.plan).ok()).map_or(String::new(), |plan| plan.done);
+        let plan = recorded.and_then(|run| Plan::read(&run.plan).ok());
+        let done = plan.as_ref().map_or("", |plan| &plan.done);
         let below = self.journal.current().ok().flatten().filter(|run| run.state == RunState::Applied);
         let ending = ended.unwrap_or_else(|error| {
             session.output.error(&error.context("the run was stopped where it was"));
             Ending::Stuck
         });
-        let (exit, outcome) = tell(session, &ending, &done);
+        let (exit, outcome) = tell(session, &ending, done);
+        if let (Ending::Applied, Some(program)) = (&ending, plan.as_ref().and_then(started_by)) {
+            session.output.message(&format!(
+                "nothing starts the daemon here but you: run {} as root whenever the container starts (in the foreground; it ends with SIGTERM)",
+                program.display()
+            ));
+        }
         if let (Ending::Undone, Some(run)) = (&ending, below) {
             let (id, name) = (run.id, run.plan_name);
             session
@@ -245,6 +242,24 @@ impl Runner {
         session.touched.set(session.touched.get() || changed);
         let document = RunDocument { changed, ..RunDocument::of(Some(run), outcome) };
         Ok(Ended { exit, document: Some(document) })
+    }
+}
+
+fn lock(session: &Session) -> Result<std::result::Result<Lock, Ended>> {
+    match Lock::take(Path::new(paths::JOURNAL)) {
+        Err(error @ LockError::Held(_)) => Ok(Err(Ended::held(session, &error.into()))),
+        lock => Ok(Ok(lock?)),
+    }
+}
+
+/// Keeps runs away from a command that only looks, where there ever was one; how it ends when one goes on.
+///
+/// # Errors
+/// When the lock cannot be taken for another reason.
+pub fn lock_of_runs(session: &Session) -> Result<std::result::Result<Option<Lock>, Ended>> {
+    match journal::is_there(Path::new(paths::JOURNAL)) {
+        true => Ok(lock(session)?.map(Some)),
+        false => Ok(Ok(None)),
     }
 }
 
@@ -259,6 +274,14 @@ fn drifts(session: &Session, journal: &mut Journal) -> Result<Drifts> {
         let runs = engine.in_effect()?;
         let drifts = engine.drifts(&runs)?;
         Ok((runs, drifts))
+    })
+}
+
+/// What somebody has to start after this, where no init system does.
+fn started_by(plan: &Plan) -> Option<&Path> {
+    plan.steps.iter().find_map(|step| match &step.action {
+        Action::Verify(verify) => verify.started_by.as_deref(),
+        _ => None,
     })
 }
 

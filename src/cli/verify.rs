@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use console::Style;
 
 use super::exit::Exit;
+use super::runs::{self, Ended};
 use super::{Session, require_root};
 use crate::facts::macos::Mac;
 use crate::facts::{self, Facts, Flavour};
@@ -23,7 +24,10 @@ pub fn verify(session: &Session) -> Result<Exit> {
         Some(mac) => of_mac(&facts, mac)?,
         None => of_linux(&facts, options)?,
     };
-    let report = prove(session, &target);
+    let report = match prove(session, &target)? {
+        Ok(report) => report,
+        Err(ended) => return Ok(ended.exit),
+    };
     session.output.document(&report)?;
     Ok(if report.passed { Exit::Done } else { Exit::Failed })
 }
@@ -51,9 +55,20 @@ fn of_mac(facts: &Facts, mac: &Mac) -> Result<Target> {
     Ok(Target::of_mac(user.uid, user.gid, build_gid, builds))
 }
 
-/// Runs the checks, and tells of each.
-pub fn prove(session: &Session, target: &Target) -> Report {
-    verify::run(target, &mut |result| tell(session, result))
+/// Removes what is left of checks that were killed, runs all, and tells of each; how the command ends when a run goes on, whose checks
+/// are not to be disturbed.
+///
+/// # Errors
+/// When the lock of runs cannot be taken.
+pub fn prove(session: &Session, target: &Target) -> Result<std::result::Result<Report, Ended>> {
+    let _lock = match runs::lock_of_runs(session)? {
+        Ok(lock) => lock,
+        Err(ended) => return Ok(Err(ended)),
+    };
+    if let Err(error) = verify::sweep(target) {
+        session.output.message(&format!("something of an interrupted check may be left: {error:#}"));
+    }
+    Ok(Ok(verify::run(target, &mut |result| tell(session, result))))
 }
 
 fn tell(session: &Session, result: &CheckResult) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The socket could not be reached.
-    #[error("cannot connect to {socket}: {reason}; is its socket unit active?", socket = socket.display())]
+    #[error("cannot connect to {socket}: {reason}; it is there while nix-daemon.socket runs (on a Mac the job org.nixos.nix-daemon, without an init system start-nix-daemon)", socket = socket.display())]
     Connect {
         /// The socket.
         socket: PathBuf,
@@ -25,7 +25,7 @@ pub enum DaemonError {
     },
     /// The daemon closed the connection in the middle of something. That is also how it refuses a user.
     #[error(
-        "{operation}: the daemon closed the connection; its journal says why (journalctl -u 'nix-daemon*')"
+        "{operation}: the daemon closed the connection; its log says why (where systemd runs it: journalctl -u 'nix-daemon*')"
     )]
     Closed {
         /// What was being done.

@@ -211,6 +211,39 @@ fn an_undo_that_fails_stops_and_the_next_one_goes_on() {
     assert_eq!((seen.as_str(), ended), ("a:undo", Ending::Undone));
 }
 
+/// Else the run would be undone as far as it can be, and nothing could end it.
+#[test]
+fn a_step_for_good_whose_record_the_database_refused_once_is_finished() {
+    let mut bench = Bench::new();
+    let text = bench.plan(&["a"]).to_json().unwrap();
+    let mut plan = Plan::read(&text).unwrap();
+    let tree = bench.file("tree");
+    fs::create_dir(&tree).unwrap();
+    let delete = format!(
+        "format = 1\nname = 'test'\nsummary = 's'\nmade_from = ''\nstages = {{ s = 'all' }}\n\
+         [[step]]\nid = 'delete'\nstage = 's'\nwhy = 'w'\naction = 'delete-tree'\npath = '{}'\n",
+        tree.display()
+    );
+    plan.steps.extend(Plan::read(&delete).unwrap().steps);
+    let run = begin(&mut bench.journal, &bench.dir.path().join("backups"), &plan).unwrap();
+    // RAISE(FAIL) keeps what was done before it (https://www.sqlite.org/lang_createtrigger.html), so it fails once.
+    let database = rusqlite::Connection::open(bench.file("state/journal.sqlite")).unwrap();
+    database
+        .execute_batch(
+            "CREATE TABLE failed (once);
+             CREATE TRIGGER fails BEFORE UPDATE ON steps
+                 WHEN NEW.id = 'delete' AND NEW.state = 'doing' AND NOT EXISTS (SELECT 1 FROM failed)
+                 BEGIN INSERT INTO failed VALUES (1); SELECT RAISE(FAIL, 'no'); END",
+        )
+        .unwrap();
+    let (seen, ended) = bench.run(false, |engine| engine.apply(run, &plan));
+    assert_eq!((seen.as_str(), ended), ("a:do delete:do-failed", Ending::Stuck));
+    database.execute_batch("DROP TRIGGER fails; DROP TABLE failed").unwrap();
+    let run = bench.journal.current().unwrap().unwrap();
+    let (seen, ended) = bench.run(false, |engine| engine.resume(&run));
+    assert_eq!((seen.as_str(), ended, tree.exists()), ("delete:do", Ending::Final, false));
+}
+
 #[test]
 fn an_unknown_action_in_the_journal_is_refused() {
     let mut bench = Bench::new();

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::copy::Event;
-use super::states::{RunState, StepState, word};
+use super::states::{Run, RunState, StepRecord, StepState, word};
 
 /// Makes the change that `event` tells of in run `run`, as one transaction. Making it twice is the same as once.
 pub fn apply(connection: &Connection, run: i64, event: &Event) -> rusqlite::Result<()> {
@@ -34,5 +34,26 @@ pub fn apply(connection: &Connection, run: i64, event: &Event) -> rusqlite::Resu
                 params![run, index, word(state), captured, error],
             )
             .map(drop),
+    }
+}
+
+/// Makes the change to what was read of its run, for as long as the database does not have it. When that ended is not known.
+pub fn show_run(event: &Event, run: &mut Run) {
+    if let Event::Run { state } = event {
+        run.state = *state;
+    }
+}
+
+/// Makes the change to what was read of a step of its run, for as long as the database does not have it.
+pub fn show_step(event: &Event, step: &mut StepRecord) {
+    match event {
+        Event::Step { index, state, captured, error } if *index == step.index => {
+            step.state = *state;
+            if captured.is_some() || error.is_some() {
+                step.error.clone_from(error);
+            }
+            step.captured = captured.clone().or_else(|| step.captured.take());
+        }
+        _ => {}
     }
 }

@@ -43,7 +43,7 @@ pub struct Journal {
     reserve: Reserve,
     /// The copy of the run that is written to.
     copy: RefCell<Option<(i64, Copy)>>,
-    /// The change that the copy has and the database would not take.
+    /// The change that the copy has and the database would not take. Whoever reads sees it as made: it will be, before any other.
     missed: RefCell<Option<(i64, Event)>>,
 }
 
@@ -198,7 +198,13 @@ impl Journal {
                 .query_map([], states::read_run)?
                 .collect::<rusqlite::Result<Vec<_>>>()
         })?;
-        rows.into_iter().map(|(run, state)| Ok(Run { state: self.known(&state)?, ..run })).collect()
+        rows.into_iter()
+            .map(|(run, state)| {
+                let mut run = Run { state: self.known(&state)?, ..run };
+                self.missed_of(run.id).iter().for_each(|event| events::show_run(event, &mut run));
+                Ok(run)
+            })
+            .collect()
     }
 
     /// The last run that can go on or back: the one that `resume` and `rollback` are about.
@@ -220,7 +226,14 @@ impl Journal {
                 .query_map([run], states::read_step)?
                 .collect::<rusqlite::Result<Vec<_>>>()
         })?;
-        rows.into_iter().map(|(step, state)| Ok(StepRecord { state: self.known(&state)?, ..step })).collect()
+        let missed = self.missed_of(run);
+        rows.into_iter()
+            .map(|(step, state)| {
+                let mut step = StepRecord { state: self.known(&state)?, ..step };
+                missed.iter().for_each(|event| events::show_step(event, &mut step));
+                Ok(step)
+            })
+            .collect()
     }
 
     /// Whether the run `id` exists.
@@ -258,6 +271,11 @@ impl Journal {
         }
         let written = self.write(|connection| events::apply(connection, run, event));
         written.inspect_err(|_| drop(self.missed.replace(Some((run, event.clone())))))
+    }
+
+    fn missed_of(&self, run: i64) -> Option<Event> {
+        let missed = self.missed.borrow();
+        missed.as_ref().filter(|(of, _)| *of == run).map(|(_, event)| event.clone())
     }
 
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, JournalError> {

@@ -178,6 +178,7 @@ fn a_database_that_fails_misses_one_change_at_most() {
     };
     fails(true);
     assert!(journal.set_step(1, 1, StepState::Done, None).is_err());
+    assert_eq!(states(&journal)[1].0, StepState::Done, "what is certain to come is shown");
     assert!(journal.set_step(1, 1, StepState::Doing, Some("it failed")).is_err());
     assert!(journal.set_run(1, RunState::Undoing).is_err());
     fails(false);
@@ -185,6 +186,11 @@ fn a_database_that_fails_misses_one_change_at_most() {
     journal.begin_step(1, 2, "{}").unwrap();
     let expected = [(StepState::Done, None), (StepState::Done, None), (StepState::Doing, None)];
     assert_eq!(states(&journal), expected);
+    fails(true);
+    assert!(journal.set_run(1, RunState::Undoing).is_err());
+    assert_eq!(journal.current().unwrap().unwrap().state, RunState::Undoing);
+    fails(false);
+    journal.set_run(1, RunState::Applying).unwrap();
     fails(true);
     assert!(journal.set_step(1, 2, StepState::Done, None).is_err());
     assert!(journal.set_run(1, RunState::Undoing).is_err());

@@ -8,7 +8,8 @@ use crate::daemon::Connection;
 use crate::system::pause::Pause;
 
 const REMEDY: &str = "the socket must start nix-daemon-gate.service (User=nix, ExecStart=nix-daemon-gate), and the old nix-daemon.service \
-                      must be stopped and masked: systemctl status nix-daemon.socket nix-daemon.service";
+                      must be stopped and masked: systemctl status nix-daemon.socket nix-daemon.service; without an init system \
+                      start-nix-daemon must be what listens";
 
 pub(super) fn check(target: &Target) -> Result<Outcome, CheckError> {
     let connection = Connection::open(&target.socket)?;

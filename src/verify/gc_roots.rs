@@ -17,7 +17,7 @@ use crate::system::{checkpoint, kernel};
 use crate::types::StorePath;
 
 const REMEDY: &str = "a collection of garbage now would delete what users keep: run none before this passes. nix-root-scan.socket must be \
-                      active, and the daemon's unit must hide neither homes nor /tmp (no ProtectHome, no PrivateTmp): \
+                      active (without an init system start-nix-daemon must run), and the daemon's unit must hide neither homes nor /tmp (no ProtectHome, no PrivateTmp): \
                       systemctl status nix-root-scan.socket";
 /// How long the daemon may take to let go of the temporary roots of a connection that has ended.
 const LETTING_GO: Duration = Duration::from_secs(20);

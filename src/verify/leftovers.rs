@@ -53,11 +53,9 @@ impl Leftovers {
             if there.is_empty() {
                 return Ok(());
             }
-            let deleted = connection.delete(&there);
-            checkpoint::inside("paths-deleted");
-            match deleted {
+            match connection.delete(&there) {
                 // The next round looks whether they are gone.
-                Ok(()) if Instant::now() < deadline => {}
+                Ok(()) if Instant::now() < deadline => checkpoint::inside("paths-deleted"),
                 Ok(()) => {
                     return Err(CheckError::Other(format!("{} was deleted but is still there", there[0])));
                 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::run::{CHECKS, Check};
-use crate::platform::paths;
+use crate::platform::{paths, systemd};
 use crate::types::SubidRange;
 
 /// The state to prove. [`Target::new`] fills in what is the same on every migrated machine.
@@ -74,7 +74,10 @@ impl Target {
             ],
             root_files,
             store_owner: (0, nix_gid),
-            logs: "see the daemon's journal: journalctl -u 'nix-daemon*' -u 'nix-root-scan*'",
+            logs: match systemd::is_running() {
+                true => "see the daemon's journal: journalctl -u 'nix-daemon*' -u 'nix-root-scan*'",
+                false => "see what start-nix-daemon said",
+            },
             checks: CHECKS,
             kept: Vec::new(),
         }

@@ -34,7 +34,7 @@ pub(super) fn check_untrusted(target: &Target) -> Result<Outcome, CheckError> {
         ),
         Answer::Refused(reason) | Answer::Unreached(reason) => Outcome::failed(
             format!("uid {uid} cannot use the daemon although allowed-users lets everybody: {reason}"),
-            "see the daemon's journal: journalctl -u 'nix-daemon*'",
+            target.logs,
         ),
     })
 }

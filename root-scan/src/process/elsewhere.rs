@@ -137,6 +137,8 @@ impl<'a> Elsewhere<'a> {
         if let Some(thing) = self.seen(&place, outcome)?
             && store.may_be_on(thing.device)
             && !self.is_listed(thing.mount)
+            // Memory that is open like a file lies on a mount of the kernel's own, which no table has.
+            && !(text.as_os_str().as_bytes().ends_with(b" (deleted)") && sys::is_nameless(directory, name) == Ok(true))
         {
             self.suspect((thing.inode, thing.mount), place())?;
         }
@@ -263,4 +265,49 @@ impl<'a> Elsewhere<'a> {
 
 fn relative(absolute: &Path) -> &Path {
     absolute.strip_prefix("/").unwrap_or(absolute)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::{AsFd, AsRawFd};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Where the store lies on an overlay, any device may be one of its layers.
+    #[test]
+    fn memory_that_is_open_like_a_file_is_not_searched_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = File::open("/").unwrap();
+        let mut eyes = Helper::new(Path::new("/proc"), Duration::from_secs(1));
+        let thing = sys::thing(&root, "").unwrap();
+        let elsewhere = Elsewhere {
+            eyes: Mutex::new(&mut eyes),
+            root: root.as_fd(),
+            store: Some(Store { mount: Mount { overlay: true, ..Mount::of(thing.device) }, thing }),
+            servers: Vec::new(),
+            mounts: Mutex::default(),
+            placed: Mutex::default(),
+            hasher: RandomState::new(),
+            suspects: Mutex::default(),
+        };
+        let held = File::open("/proc/self/fd").unwrap();
+        let look = |file: &File| {
+            let number = file.as_raw_fd().to_string();
+            let text = fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+            elsewhere.link(held.as_fd(), number.as_str(), text.as_os_str(), || text.clone()).unwrap();
+            locked(&elsewhere.suspects).len()
+        };
+        let memory = nix::sys::memfd::memfd_create("m", nix::sys::memfd::MFdFlags::empty()).unwrap();
+        assert_eq!(look(&File::from(memory)), 0);
+        let (one, other) = (directory.path().join("one"), directory.path().join("other"));
+        let file = File::create(&one).unwrap();
+        fs::hard_link(&one, &other).unwrap();
+        fs::remove_file(&one).unwrap();
+        assert_eq!(look(&file), 1, "it has another name, which may lie in the store");
+        fs::remove_file(&other).unwrap();
+        locked(&elsewhere.suspects).clear();
+        assert_eq!(look(&file), 0, "it has no name any more");
+    }
 }

@@ -85,6 +85,14 @@ pub fn thing(at: impl AsFd, path: &(impl NixPath + ?Sized)) -> nix::Result<Thing
     })
 }
 
+/// Whether no directory has a name for it any more, or ever had: a deleted file, or one in memory.
+pub fn is_nameless(at: impl AsFd, path: &(impl NixPath + ?Sized)) -> nix::Result<bool> {
+    use nix::libc::{AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, STATX_NLINK};
+    let (at, flags) = (at.as_fd().as_raw_fd(), AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC);
+    let status = path.with_nix_path(|path| statx(at, path, flags, STATX_NLINK))??;
+    Ok(status.stx_mask & STATX_NLINK != 0 && status.stx_nlink == 0)
+}
+
 /// `man 2 statx`.
 #[allow(unsafe_code)] // No safe wrapper of statx exists in the nix crate.
 fn statx(at: i32, path: &CStr, flags: i32, wanted: u32) -> nix::Result<nix::libc::statx> {

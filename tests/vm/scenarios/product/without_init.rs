@@ -15,7 +15,7 @@ const ROOTS_SOCKET: &str = "/nix/var/nix/gc-roots-socket/socket";
 /// Runs a command in the container, which the first call makes.
 fn inside(machine: &Machine, user: &str, script: &str) -> Result<Outcome> {
     let command = quote(&format!("runuser -u {user} -- sh -lc {}", quote(script)));
-    machine.try_root(&format!("nsenter --target $(cat /root/init) --mount --pid -- sh -c {command}"))
+    machine.try_root(&format!("nsenter --target $(cat /run/init) --mount --pid -- sh -c {command}"))
 }
 
 fn ok(machine: &Machine, user: &str, script: &str) -> Result<String> {
@@ -29,7 +29,7 @@ fn make_container(machine: &Machine) -> Result<()> {
         "exec unshare --pid --mount --fork --mount-proc sh -c 'mount -t tmpfs none /run/systemd; while :; do sleep 1; done'",
     )?;
     machine.root(
-        "for i in $(seq 100); do P=$(pgrep -P $(pgrep -xo unshare) -x sh) && break; sleep 0.1; done; echo $P >/root/init
+        "for i in $(seq 100); do P=$(pgrep -P $(pgrep -xo unshare) -x sh) && break; sleep 0.1; done; echo $P >/run/init
          for i in $(seq 100); do [ -e /proc/$P/root/run/systemd/system ] || exit 0; sleep 0.1; done; exit 1",
     )?;
     Ok(())
@@ -39,7 +39,7 @@ fn make_container(machine: &Machine) -> Result<()> {
 fn start(machine: &Machine) -> Result<()> {
     machine.background(
         "root",
-        &format!("exec nsenter --target $(cat /root/init) --mount --pid -- {START} >/run/start.log 2>&1"),
+        &format!("exec nsenter --target $(cat /run/init) --mount --pid -- {START} >/run/start.log 2>&1"),
     )?;
     machine.root(&format!("for i in $(seq 100); do [ -S {ROOTS_SOCKET} ] && [ -S /nix/var/nix/daemon-socket/socket ] && exit; sleep 0.1; done; cat /run/start.log; exit 1"))?;
     Ok(())
@@ -122,7 +122,14 @@ fn another_nix_is_migrated_and_removed_and_both_are_undone() -> Result<()> {
     let installed = Manifest::of_tree(&machine)?;
     let program = format!("{}/nix-unroot", product::DIR);
 
-    let migrated = inside(&machine, "root", &format!("{program} migrate --yes --init none"))?.exits(0)?;
+    // Killed in its proof, and the container stopped with all that runs there: nobody serves when the next one goes on.
+    let killed = "NIX_UNROOT_CHECKPOINT=do:verify:1:path-added";
+    let migrate = format!("{killed} {program} migrate --yes --init none >/dev/null 2>&1");
+    inside(&machine, "root", &migrate)?.exits(137)?;
+    machine.root("ls /nix/store | grep nix-unroot-verify; kill -9 $(cat /run/init); while pgrep -x nix-daemon-gate; do sleep 0.1; done")?;
+    make_container(&machine)?;
+    let migrated = inside(&machine, "root", &format!("{program} resume --yes"))?.exits(0)?;
+    machine.root("! ls /nix/store | grep nix-unroot-verify")?;
     ensure!(migrated.stderr.contains(&format!("run {START} as root")), "{migrated}");
     start(&machine)?;
     // Its block is in the files of bash and zsh.
@@ -137,7 +144,7 @@ fn another_nix_is_migrated_and_removed_and_both_are_undone() -> Result<()> {
          nix-store --query --references /nix/var/nix/profiles/default"
     );
     ok(&machine, "alice", &with_nix(&tidy))?;
-    machine.root("find /nix/var/log/nix/drvs -mindepth 1 -newer /root/init -delete")?;
+    machine.root("find /nix/var/log/nix/drvs -mindepth 1 -newer /run/init -delete")?;
     ok(&machine, "root", &format!("{program} rollback --yes"))?;
     installed.assert_same(&Manifest::of_tree(&machine)?, "after a migration and its rollback")?;
 
@@ -151,6 +158,5 @@ fn another_nix_is_migrated_and_removed_and_both_are_undone() -> Result<()> {
     )?;
 
     ok(&machine, "root", &format!("{program} uninstall --yes --purge-homes"))?;
-    machine.root("rm /root/init")?; // Of `make_container`.
     never.assert_same(&Manifest::of_tree(&machine)?, "after a removal")
 }

@@ -7,7 +7,7 @@
 use super::super::interrupted::KILLED;
 use super::cases::{self, Case, Round, Way};
 use super::journeys::{JOURNEYS, Journey};
-use super::undisturbed::Undisturbed;
+use super::undisturbed::{Undisturbed, last_run};
 use crate::harness::machine::Machine;
 use crate::harness::product;
 use anyhow::{Context, Result, bail, ensure};
@@ -179,28 +179,24 @@ impl Matrix<'_> {
             }
             Round::Whole(there, back) => (there, back),
         };
-        let arrived = match there.is_empty() {
-            true => self.undisturbed.go_there(&site.machine, &site.arguments),
-            false => {
-                let done = self.onward(&site.machine, &site.arguments, &there);
-                match self.told(there, done) {
-                    true => Ok(()),
-                    false => Err(anyhow::anyhow!("it did not get there")),
-                }
+        if there.is_empty() {
+            self.undisturbed.go_there(&site.machine, &site.arguments)?;
+        } else {
+            let mut done = self.onward(&site.machine, &site.arguments, &there);
+            let goes_back = back.is_empty() && !self.journey.is_final;
+            if goes_back && done.is_ok() {
+                let undone =
+                    product::ok(&site.machine, "rollback --yes").and_then(|_| self.assert_before(site));
+                done = undone.context("undisturbed, after a chain on the way there").and(done);
             }
-        };
-        if self.journey.is_final && back.is_empty() {
-            return Ok(false);
-        }
-        if arrived.is_err() {
-            if !back.is_empty() {
+            let arrived = self.told(there, done);
+            if !arrived && !back.is_empty() {
                 locked(&self.rounds).push_back(Round::Whole(vec![], back));
+                return Ok(false);
             }
-            return Ok(false);
-        }
-        if back.is_empty() {
-            let done = product::ok(&site.machine, "rollback --yes").and_then(|_| self.assert_before(site));
-            return done.map(|()| true).context("undisturbed, after a chain on the way there");
+            if !arrived || back.is_empty() {
+                return Ok(arrived && goes_back);
+            }
         }
         let done = self.back(site, &back);
         Ok(self.told(back, done))
@@ -258,7 +254,13 @@ impl Matrix<'_> {
 
     fn assert_before(&self, site: &Site) -> Result<()> {
         let now = self.journey.before(&site.machine)?;
-        self.undisturbed.before.assert_same(&now, "what was given back")
+        let what = || {
+            Ok::<_, anyhow::Error>(format!(
+                "what was given back by {}",
+                product::ok(&site.machine, "history")?
+            ))
+        };
+        self.undisturbed.before.assert_same(&now, &what()?)
     }
 
     fn assert_after(&self, machine: &Machine) -> Result<()> {
@@ -292,7 +294,11 @@ impl Matrix<'_> {
                 product::DIR
             ))?;
             // It was quicker, and another rollback would undo the run before this one.
-            if timed.status == 0 || is_over(machine, "undone")? {
+            if timed.status == 0 {
+                return Ok(());
+            }
+            ensure!(timed.status == KILLED, "what recovers from {} fails by itself: {timed}", case.instant);
+            if is_over(machine, "undone")? {
                 return Ok(());
             }
         }
@@ -316,7 +322,9 @@ impl Matrix<'_> {
             }
             done if together > 1 => {
                 let error = done.err().map(|error| format!("{error:#}")).unwrap_or_default();
-                println!("{}: of {together} kills in one run: {error}; now each alone", self.journey.name);
+                let at: Vec<_> =
+                    cases.iter().map(|case| format!("{} ({})", case.instant, case.recovery)).collect();
+                println!("{}: killed at {}: {error}; now each alone", self.journey.name, at.join(", "));
                 locked(&self.rounds).extend(cases.into_iter().map(Round::alone));
                 false
             }
@@ -355,9 +363,9 @@ impl Matrix<'_> {
     }
 }
 
-/// Whether a run has ended so.
+/// Whether the last run has ended so.
 fn is_over(machine: &Machine, state: &str) -> Result<bool> {
-    Ok(product::ok(machine, "history")?.contains(&format!(", {state};")))
+    Ok(last_run(machine)?["state"] == state)
 }
 
 fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {

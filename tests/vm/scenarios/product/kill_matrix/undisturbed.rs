@@ -95,10 +95,16 @@ pub fn stem(step: &str) -> &str {
     step.trim_end_matches(|letter: char| letter.is_ascii_digit()).trim_end_matches('-')
 }
 
+/// The last run in the history.
+pub fn last_run(machine: &Machine) -> Result<Value> {
+    let mut history: Value = serde_json::from_str(&product::ok(machine, "history --json")?)?;
+    let runs = history["runs"].as_array_mut().context("no runs in the history")?;
+    runs.pop().context("no run in the history")
+}
+
 /// The name of the last run's plan, and its steps that were not skipped.
 fn steps_done(machine: &Machine) -> Result<(String, Vec<String>)> {
-    let history: Value = serde_json::from_str(&product::ok(machine, "history --json")?)?;
-    let run = history["runs"].as_array().and_then(|runs| runs.last()).context("no runs in the history")?;
+    let run = last_run(machine)?;
     let steps = run["steps"].as_array().context("no steps in the history")?;
     let done = steps.iter().filter(|step| step["state"] == "done");
     let names = done.map(|step| Ok(step["id"].as_str().context("a step without an id")?.to_owned()));
