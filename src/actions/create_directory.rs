@@ -1,6 +1,5 @@
 //! A directory.
 
-use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
@@ -15,7 +14,7 @@ use super::drift::{self, Aspect, Drift, Repair};
 use super::set_owner::SetOwner;
 use super::{Act, Action, Host, gid_of, show, uid_of};
 use crate::system::files::Ownership;
-use crate::system::{command, files};
+use crate::system::{files, trees};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -176,13 +175,10 @@ impl CreateDirectory {
         self.with_contents && !self.keep_contents
     }
 
-    /// rm(1) and not the standard library, whose recursion a tree of some thousand levels stops. Both go by descriptors and
-    /// follow no link, so that the contents may be hostile.
     fn remove_whatever_it_is(&self) -> Result<()> {
         // An empty one needs no program.
         if fs::remove_dir(&self.path).is_err() {
-            let words = ["--recursive", "--force", "--one-file-system", "--"].map(OsStr::new);
-            command::run("rm", &[&words[..], &[self.path.as_os_str()]].concat())
+            trees::remove(&self.path)
                 .with_context(|| format!("cannot remove the directory {}", show(&self.path)))?;
         }
         files::sync_parent(&self.path).with_context(|| format!("cannot remove {}", show(&self.path)))

@@ -1,16 +1,15 @@
 //! The store goes, with all that is in it.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, show};
-use crate::system::{command, files};
+use crate::system::{files, trees};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -43,8 +42,7 @@ impl Act for DeleteTree {
         Ok(())
     }
 
-    /// By rm(1), which goes by directory descriptors, follows no link, reaches any depth, and here leaves alone what is
-    /// mounted below. A directory that is a mount point itself is emptied and stays.
+    /// Leaves alone what is mounted below. A directory that is a mount point itself is emptied and stays.
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
         let context = || format!("cannot delete {}", show(&self.path));
         let entries = match fs::read_dir(&self.path) {
@@ -53,18 +51,7 @@ impl Act for DeleteTree {
         };
         for entry in entries {
             let entry = entry.with_context(context)?.path();
-            let entry = entry.as_os_str();
-            // A large store takes longer than any limit for a command.
-            let mut rm = command::clean("rm");
-            rm.args(["--recursive", "--force", "--one-file-system", "--"].map(OsStr::new)).arg(entry);
-            let output = rm.output().with_context(context)?;
-            if !output.status.success() {
-                bail!(
-                    "cannot delete {}: {}",
-                    show(entry.as_ref()),
-                    String::from_utf8_lossy(&output.stderr).trim()
-                );
-            }
+            trees::remove(&entry).with_context(|| format!("cannot delete {}", show(&entry)))?;
         }
         match fs::remove_dir(&self.path) {
             Err(error) if error.kind() == ErrorKind::ResourceBusy => {

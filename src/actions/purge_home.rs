@@ -1,7 +1,7 @@
 //! What Nix's commands left in a home goes.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use users::os::unix::UserExt;
 
 use super::{Act, Host};
+use crate::facts::macos;
+use crate::platform::directory;
 use crate::remains::Home;
-use crate::system::command;
+use crate::system::trees;
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -21,6 +23,18 @@ pub struct PurgeHome {
 }
 
 impl PurgeHome {
+    /// Uid and gid of the user whose home this is, and still is.
+    fn owner(&self) -> Result<(u32, u32)> {
+        let found = match macos::is_here() {
+            true => directory::user(&self.home.user)?,
+            false => users::get_user_by_name(&self.home.user)
+                .map(|user| (user.uid(), user.primary_group_id(), user.home_dir().to_owned())),
+        };
+        found.filter(|(_, _, home)| *home == self.home.path).map(|(uid, gid, _)| (uid, gid)).with_context(
+            || format!("{} is not the home of {} any more", self.home.path.display(), self.home.user),
+        )
+    }
+
     fn paths(&self) -> impl Iterator<Item = PathBuf> {
         self.home.names.iter().map(|name| self.home.path.join(name))
     }
@@ -55,19 +69,10 @@ impl Act for PurgeHome {
         if self.is_done(host)? {
             return Ok(());
         }
-        let user = users::get_user_by_name(&self.home.user)
-            .filter(|user| user.home_dir() == Path::new(&self.home.path))
-            .with_context(|| {
-                format!("{} is not the home of {} any more", self.home.path.display(), self.home.user)
-            })?;
-        let (uid, gid) = (format!("--reuid={}", user.uid()), format!("--regid={}", user.primary_group_id()));
-        let mut words: Vec<std::ffi::OsString> = vec![uid.into(), gid.into(), "--clear-groups".into()];
-        words.extend(
-            ["--no-new-privs", "rm", "--recursive", "--force", "--one-file-system", "--"].map(Into::into),
-        );
-        words.extend(self.paths().map(Into::into));
-        command::run("setpriv", &words)?;
-        Ok(())
+        let paths: Vec<_> = self.paths().collect();
+        trees::remove_as(self.owner()?, &paths).with_context(|| {
+            format!("cannot remove all of it as {}: remove the rest yourself", self.home.user)
+        })
     }
 
     fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {

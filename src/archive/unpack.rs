@@ -17,13 +17,13 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 use liblzma::read::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::time::TimeSpec;
 use tar::EntryType;
 
 use super::ahead;
 use super::contents::Contents;
 use super::place::{Place, place, stays_in_store};
+use crate::system::kernel;
 use crate::types::StorePath;
 
 /// The command of the child.
@@ -33,7 +33,7 @@ pub const UNPACK_COMMAND: &str = "internal-unpack-archive";
 const XZ_MAGIC: [u8; 6] = [0xfd, b'7', b'z', b'X', b'Z', 0];
 /// Memory for decompression; archives of Nix need less than 70 MiB (`xz -9`).
 const XZ_MEMORY: u64 = 256 << 20;
-/// Memory of the whole child.
+/// Memory of the whole child, where that can be limited.
 const MEMORY: u64 = 1 << 30;
 /// How much of a file is written at once, in bytes.
 const AT_ONCE: u64 = 256 << 10;
@@ -54,7 +54,7 @@ const LIMITS: Limits = Limits { bytes: 4 << 30, entries: 1_000_000, text_bytes: 
 pub fn child_main(args: &[OsString]) -> u8 {
     let work = || -> Result<()> {
         let [directory] = args else { bail!("{UNPACK_COMMAND} takes a directory") };
-        setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).context("cannot limit the child's memory")?;
+        kernel::limit_memory(MEMORY).context("cannot limit the child's memory")?;
         let contents = unpack(io::stdin(), Path::new(directory), LIMITS)?;
         serde_json::to_writer(io::stdout().lock(), &contents).context("cannot report")
     };

@@ -6,10 +6,20 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::system::own_program;
+
 /// Runs the child that the arguments name; `None` when they name none.
 pub fn run(args: &[OsString]) -> Option<ExitCode> {
     let (name, args) = args.split_first()?;
     let code = match (name.to_str()?, args) {
+        (own_program::BECOME, [uid, gid, rest @ ..]) => match own_program::become_user(uid, gid) {
+            // What is none of these commands is not for another user's rights.
+            Ok(()) => return Some(if rest.is_empty() { 0.into() } else { run(rest).unwrap_or(1.into()) }),
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "cannot become the user {}: {error}", uid.display());
+                1
+            }
+        },
         ("internal-check-database", [path]) => match crate::actions::database_child_main(Path::new(path)) {
             Ok(()) => 0,
             Err(error) => {

@@ -18,10 +18,12 @@ use super::{Session, require_root};
 use crate::actions::Action;
 use crate::actions::conflict::{Conflict, Keep};
 use crate::engine::{self, Drifted, Ending, Engine};
+use crate::facts::{RawProcess, macos, running_processes};
 use crate::journal::{self, Journal, Lock, LockError, Run, RunState};
 use crate::plan::Plan;
 use crate::platform::paths;
 use crate::report::Document;
+use crate::system::own_program;
 use crate::system::package_lock::{PackageLockError, PackageLocks};
 
 /// The document of a command that changes things, with `--json`: how it ended.
@@ -140,11 +142,14 @@ impl Runner {
     /// # Errors
     /// When the journal or a lock cannot be made.
     pub fn begin(session: &Session) -> Result<std::result::Result<Self, Ended>> {
+        if let Err(error) = own_program::check() {
+            return Ok(Err(Ended::held(session, &error.into())));
+        }
         let lock = match lock(session)? {
             Ok(lock) => lock,
             Err(ended) => return Ok(Err(ended)),
         };
-        let packages = match PackageLocks::take() {
+        let packages = match PackageLocks::take(roots_processes().as_deref()) {
             Ok(locks) => locks,
             Err(error @ PackageLockError::Io { .. }) => return Err(error.into()),
             Err(error) => return Ok(Err(Ended::held(session, &error.into()))),
@@ -303,6 +308,15 @@ fn looking<T>(
         lost,
         work_places: paths::WORK_PLACES,
     })
+}
+
+/// Root's processes with the words of their commands, on a Mac: there is no `/proc`.
+fn roots_processes() -> Option<Vec<(i32, Vec<String>)>> {
+    let of_root = |running: Vec<RawProcess>| {
+        let of_root = running.into_iter().filter(|process| process.uid == 0);
+        of_root.map(|process| (process.pid, process.command)).collect()
+    };
+    macos::is_here().then(running_processes).map(of_root)
 }
 
 fn backups() -> PathBuf {

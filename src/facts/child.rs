@@ -19,8 +19,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{database, userns};
-use crate::system::command::clean;
-use crate::system::kernel;
+use crate::system::command::{clean, clean_at};
+use crate::system::{kernel, own_program};
 
 /// The kernel's overflow uid and gid, `nobody` on every distribution: owner of nothing.
 pub const NOBODY: u32 = 65_534;
@@ -57,8 +57,18 @@ pub fn child_main(name: &str, args: &[std::ffi::OsString]) -> Option<u8> {
 /// groups together with the uid.
 pub(crate) fn as_nobody(program: &str) -> Command {
     let mut command = clean(program);
-    become_user(&mut command, NOBODY, NOBODY);
+    if nix::unistd::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
     command
+}
+
+/// The same of `helper`, which answers hidden subcommands, as the given user.
+pub(crate) fn helper_as(helper: &Path, (uid, gid): (u32, u32)) -> Command {
+    match nix::unistd::geteuid().is_root() && uid != 0 {
+        true => own_program::as_user(helper, uid, gid),
+        false => clean_at(helper),
+    }
 }
 
 /// Asks a hidden subcommand of `helper` as the given user (when this process is root), and parses its answer.
@@ -71,8 +81,7 @@ pub(crate) fn ask<T: DeserializeOwned, S: AsRef<OsStr>>(
     args: &[S],
     timeout: Duration,
 ) -> Result<T, String> {
-    let mut command = clean(&helper.to_string_lossy());
-    become_user(&mut command, user.0, user.1);
+    let mut command = helper_as(helper, user);
     let output = output(command.args(args), timeout, 1 << 20).map_err(|error| cannot_run(helper, &error))?;
     serde_json::from_slice::<Result<T, String>>(&output.stdout)
         .map_err(|_| format!("the child that looks at it gave no answer ({})", output.status))?
@@ -131,12 +140,6 @@ fn listen(child: &mut Child, deadline: Instant, limit: usize) -> io::Result<Vec<
     Ok(said)
 }
 
-fn become_user(command: &mut Command, uid: u32, gid: u32) {
-    if nix::unistd::geteuid().is_root() && uid != 0 {
-        command.uid(uid).gid(gid);
-    }
-}
-
 fn answer<T: Serialize>(result: &Result<T, String>) -> io::Result<()> {
     serde_json::to_writer(io::stdout().lock(), result).map_err(io::Error::from)
 }
@@ -148,7 +151,7 @@ fn limit() -> Result<(), String> {
         .and_then(|()| set(Resource::RLIMIT_CORE, 0))
         .and_then(|()| set(Resource::RLIMIT_FSIZE, 0))
         .and_then(|()| set(Resource::RLIMIT_CPU, 300))
-        .and_then(|()| set(Resource::RLIMIT_AS, 8 << 30))
+        .and_then(|()| kernel::limit_memory(8 << 30))
         .map_err(|error| format!("cannot limit the child that looks at it: {error}"))
 }
 

@@ -37,13 +37,15 @@ pub(crate) enum As {
     Self_,
     /// As `nobody` when this process is root: for programs that are not trusted, or that would write as root.
     Nobody,
+    /// The same, and the program is the one that answers the hidden subcommands.
+    Helper,
 }
 
 impl Machine {
     /// This machine. Questions that this process must not ask itself (untrusted files, user namespaces) are asked by
     /// a child: this very program, started with a hidden subcommand (see [`child_main`](super::child_main)).
     pub fn live() -> Self {
-        Self { live: true, helper: crate::system::kernel::own_program(), ..Self::at(Path::new("/")) }
+        Self { live: true, helper: crate::system::own_program::path(), ..Self::at(Path::new("/")) }
     }
 
     /// The machine whose root directory is `root`: links are followed inside it, no command runs, and nothing is
@@ -147,6 +149,7 @@ impl Machine {
         let mut command = match who {
             As::Self_ => crate::system::command::clean(program),
             As::Nobody => child::as_nobody(program),
+            As::Helper => child::helper_as(Path::new(program), (child::NOBODY, child::NOBODY)),
         };
         let output = child::output(command.args(args), Duration::from_secs(20), 16 << 20)
             .map_err(|error| format!("cannot run {program}: {error}"))?;

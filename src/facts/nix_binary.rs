@@ -100,7 +100,7 @@ fn version_in_name(name: &str) -> Option<NixVersion> {
 fn ask(reader: &Reader<'_>, program: &Path) -> Option<NixVersion> {
     let helper = reader.machine.helper().to_string_lossy().into_owned();
     let said = if reader.machine.is_live() {
-        reader.machine.run(As::Nobody, &helper, &[RUN_VERSION.as_ref(), program.as_os_str()])
+        reader.machine.run(As::Helper, &helper, &[RUN_VERSION.as_ref(), program.as_os_str()])
     } else {
         reader.machine.run(As::Nobody, &program.to_string_lossy(), &["--version"])
     };

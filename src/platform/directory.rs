@@ -1,6 +1,8 @@
 //! The local directory of accounts and groups of a Mac, with dscl(1).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 
@@ -89,8 +91,22 @@ pub fn gid_of(group: &str) -> Result<Option<u32>> {
     number(&format!("/Groups/{group}"), "PrimaryGroupID")
 }
 
+/// Uid, gid and home of a user; `None` when there is none of that name.
+///
+/// # Errors
+/// As for [`uid_of`].
+pub fn user(name: &str) -> Result<Option<(u32, u32, PathBuf)>> {
+    let path = format!("/Users/{name}");
+    let Some(record) = read(&path)? else { return Ok(None) };
+    let home: PathBuf = value(&record, &path, "NFSHomeDirectory")?;
+    Ok(Some((value(&record, &path, "UniqueID")?, value(&record, &path, "PrimaryGroupID")?, home)))
+}
+
 fn number(path: &str, name: &str) -> Result<Option<u32>> {
-    let Some(record) = read(path)? else { return Ok(None) };
-    let number = record.get(name).and_then(|values| values.first()?.parse().ok());
-    number.map(Some).with_context(|| format!("{path} has no {name}"))
+    read(path)?.map(|record| value(&record, path, name)).transpose()
+}
+
+fn value<T: FromStr>(record: &Attributes, path: &str, name: &str) -> Result<T> {
+    let value = record.get(name).and_then(|values| values.first()?.parse().ok());
+    value.with_context(|| format!("{path} has no {name}"))
 }

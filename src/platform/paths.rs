@@ -18,6 +18,8 @@ pub const STATE_DIR: &str = "/var/lib/nix-unroot";
 pub const JOURNAL: &str = "/var/lib/nix-unroot/journal.sqlite";
 /// Configuration for unattended runs.
 pub const CONFIG: &str = "/etc/nix-unroot.toml";
+/// What says of a Mac that it is one, and which.
+pub const MAC_VERSION: &str = "/System/Library/CoreServices/SystemVersion.plist";
 /// Nix's configuration.
 pub const NIX_CONF: &str = "/etc/nix/nix.conf";
 /// Nix's state directory.

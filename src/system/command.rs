@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{checkpoint, kernel};
+use super::{checkpoint, own_program};
 
 /// Where programs are looked up.
 pub const SAFE_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -81,8 +81,8 @@ pub fn clean_at(program: &Path) -> Command {
 
 /// This program's own `internal-...` command, with the rights of `uid` and `gid` and no others.
 pub fn own_child(command: &str, uid: u32, gid: u32) -> Command {
-    let mut child = clean_at(&kernel::own_program());
-    child.arg(command).uid(uid).gid(gid);
+    let mut child = own_program::as_user(&own_program::path(), uid, gid);
+    child.arg(command);
     child
 }
 
@@ -103,7 +103,26 @@ pub fn run_with_input<S: AsRef<OsStr>>(
     args: &[S],
     input: &[u8],
 ) -> Result<String, CommandError> {
-    let output = output_with_input(program, args, input)?;
+    said_well(output_with_input(program, args, input)?, program, args)
+}
+
+/// [`run`], however long it takes; with the rights of this uid and gid and no others, if they are given.
+///
+/// # Errors
+/// When it cannot be started, or exits with anything but 0.
+pub fn run_without_limit<S: AsRef<OsStr>>(
+    program: &str,
+    args: &[S],
+    user: Option<(u32, u32)>,
+) -> Result<String, CommandError> {
+    let mut command = clean(program);
+    if let Some((uid, gid)) = user {
+        command.uid(uid).gid(gid);
+    }
+    said_well(output_of(Duration::MAX, command, program, args, &[])?, program, args)
+}
+
+fn said_well<S: AsRef<OsStr>>(output: Output, program: &str, args: &[S]) -> Result<String, CommandError> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -140,8 +159,17 @@ fn output_within<S: AsRef<OsStr>>(
     args: &[S],
     input: &[u8],
 ) -> Result<Output, CommandError> {
+    output_of(limit, clean(program), program, args, input)
+}
+
+fn output_of<S: AsRef<OsStr>>(
+    limit: Duration,
+    mut command: Command,
+    program: &str,
+    args: &[S],
+    input: &[u8],
+) -> Result<Output, CommandError> {
     let start = |reason| CommandError::Start { program: program.to_owned(), reason };
-    let mut command = clean(program);
     if !input.is_empty() {
         command.stdin(Stdio::piped());
     }

@@ -3,22 +3,21 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
 
+use crate::platform::paths::MAC_VERSION;
+
 const READ_DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
 
-/// A path that leads to this very program. On Linux it does so also for a user who cannot enter the directory that the program lies in.
-pub fn own_program() -> PathBuf {
-    if cfg!(target_os = "linux") {
-        return PathBuf::from("/proc/self/exe");
-    }
-    // Nobody removes a program while it installs itself; a start of what is not there says so.
-    std::env::current_exe().unwrap_or_else(|_| PathBuf::from(crate::platform::paths::PROGRAM))
+/// Whether the running machine is a Mac. It is asked and not the compiler, because a Linux program runs on simulated Macs.
+pub fn is_mac() -> bool {
+    cfg!(target_os = "macos") || Path::new(MAC_VERSION).exists()
 }
 
 /// Opens a directory for reading, with no symbolic link anywhere on the way.
@@ -145,6 +144,31 @@ pub fn set_no_new_privileges() -> Result<(), Errno> {
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_no_new_privs()?;
     Ok(())
+}
+
+/// Limits what this process, and what it becomes, may map, in bytes. Not on a Mac: its kernel refuses a limit below what is mapped already
+/// (`dosetrlimit` in XNU's `bsd/kern/kern_resource.c`), and each program there begins with more than any limit that makes sense here.
+///
+/// # Errors
+/// The system's reason.
+pub fn limit_memory(bytes: u64) -> Result<(), Errno> {
+    if is_mac() { Ok(()) } else { setrlimit(Resource::RLIMIT_AS, bytes, bytes) }
+}
+
+/// Takes all supplementary groups from this process.
+///
+/// # Errors
+/// The system's reason.
+pub fn drop_groups() -> Result<(), Errno> {
+    #[cfg(target_os = "linux")]
+    return nix::unistd::setgroups(&[]);
+    #[cfg(not(target_os = "linux"))]
+    {
+        // SAFETY: a list of no groups; nothing is read.
+        #[allow(unsafe_code)] // nix has no wrapper for macOS
+        let done = unsafe { nix::libc::setgroups(0, std::ptr::null()) };
+        Errno::result(done).map(drop)
+    }
 }
 
 #[cfg(test)]

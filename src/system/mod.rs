@@ -7,5 +7,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod files;
 pub mod kernel;
+pub mod own_program;
 pub mod package_lock;
 pub mod pause;
+pub mod trees;

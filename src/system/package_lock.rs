@@ -62,12 +62,13 @@ pub struct PackageLocks {
 }
 
 impl PackageLocks {
-    /// Takes them all, without waiting.
+    /// Takes them all, without waiting. `running` are root's processes, by number and the words of their command lines, where
+    /// `/proc` does not tell of them.
     ///
     /// # Errors
     /// When somebody holds one, or an installer runs.
-    pub fn take() -> Result<Self, PackageLockError> {
-        if let Some(pid) = installer() {
+    pub fn take(running: Option<&[(i32, Vec<String>)]>) -> Result<Self, PackageLockError> {
+        if let Some(pid) = running.map_or_else(installer, installer_among) {
             return Err(PackageLockError::Installer { pid });
         }
         if Path::new(THERE).exists() {
@@ -116,21 +117,49 @@ fn installer() -> Option<String> {
         let of_root =
             process.metadata().is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0);
         let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let is_installer = |word: &[u8]| {
-            let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-            INSTALLERS.iter().any(|installer| name == installer.as_bytes())
-        };
-        // The program, or what an interpreter runs.
-        if of_root && command.split(|byte| *byte == 0).take(2).any(is_installer) {
+        if of_root && is_installer(command.split(|byte| *byte == 0)) {
             return Some(pid);
         }
     }
     None
 }
 
+fn installer_among(running: &[(i32, Vec<String>)]) -> Option<String> {
+    let found = running.iter().find(|(_, words)| is_installer(words.iter().map(String::as_bytes)));
+    found.map(|(pid, _)| pid.to_string())
+}
+
+/// By the program, or what an interpreter runs.
+fn is_installer<'a>(words: impl Iterator<Item = &'a [u8]>) -> bool {
+    words.take(2).any(|word| {
+        let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        INSTALLERS.iter().any(|installer| name == installer.as_bytes())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_installer_is_told_by_its_name_or_its_scripts() {
+        let process = |pid, line: &str| (pid, line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let of_others = [
+            process(1, "/sbin/launchd"),
+            process(2, "vi /tmp/x nix-installer"),
+            process(3, "sh nix-installer.sh"),
+        ];
+        assert_eq!(installer_among(&of_others), None);
+        for line in
+            ["/nix/nix-installer repair", "sudo ./nix-installer install", "bash /tmp/n/install-multi-user"]
+        {
+            let all = [of_others.as_slice(), &[process(412, line)]].concat();
+            assert_eq!(installer_among(&all), Some("412".to_owned()), "{line}");
+            assert!(
+                matches!(PackageLocks::take(Some(&all)), Err(PackageLockError::Installer { pid }) if pid == "412")
+            );
+        }
+    }
 
     #[test]
     fn a_lock_of_another_process_is_told_with_its_holder_and_one_that_is_free_is_held() {

@@ -2,14 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::CheckError;
 use crate::daemon::{Connection, DaemonError, Trust, printable};
-use crate::system::{command, kernel};
+use crate::system::{command, own_program};
 
 /// The hidden subcommand of our own binary that calls [`handshake_child_main`] with the rest of its arguments.
 pub const HANDSHAKE_COMMAND: &str = "internal-handshake";
@@ -48,14 +47,9 @@ pub fn handshake_child_main(args: &[OsString]) -> u8 {
 
 /// Greets the daemon as `uid` and `gid`, in no other group.
 pub(super) fn greet_as(uid: u32, gid: u32, socket: &Path) -> Result<Answer, CheckError> {
-    // The link to our own executable leads to it past the directories above it, which may be root's alone; so it works
-    // for a binary below /root too.
-    let program = kernel::own_program();
-    let mut child = command::clean_at(&program)
-        .arg(HANDSHAKE_COMMAND)
+    let program = own_program::path();
+    let mut child = command::own_child(HANDSHAKE_COMMAND, uid, gid)
         .arg(socket)
-        .uid(uid)
-        .gid(gid)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

@@ -23,10 +23,31 @@ const TOOLS: [&str; 11] = [
     "sw_vers",
     "restart-simulated-mac",
 ];
+/// Tools of Linux that no Mac has: a call of one is one of a tool that no stand-in knows.
+const OF_LINUX: [&str; 12] = [
+    "setpriv",
+    "useradd",
+    "usermod",
+    "userdel",
+    "groupadd",
+    "groupdel",
+    "systemctl",
+    "loginctl",
+    "dpkg",
+    "dpkg-query",
+    "apparmor_parser",
+    "getent",
+];
+/// Tools that both have, and that take other options on a Mac.
+const STRICTER: [&str; 2] = ["rm", "cp"];
+/// Where Linux's own of these lie on the simulated Mac.
+const REAL: &str = "usr/lib/of-linux";
+/// The program, in a directory that only its owner can enter, as `mktemp -d` makes one and `~/Downloads` is one.
+const PROGRAM: &str = "private/program/nix-unroot";
 /// Lines for each file (with its time stamp) and directory (without) that the Mac has of its own, which lie in the overlay's upper
 /// half, but for this tool's journal; then the files' digests.
 const LIST: &str = "cd ../upper && find Library etc nix private Users var usr/local \
-    \\( -path var/lib/nix-unroot -o -path private/nix-unroot -o -path 'private/simulated-mac.json*' -o -path private/instants -o -path private/volumes -empty \
+    \\( -path var/lib/nix-unroot -o -path private/program -o -path 'private/simulated-mac.json*' -o -path private/instants -o -path private/volumes -empty \
     -o -path private/calls -o -path private/archive -o -path private/helpers \\) -prune -o -path 'var/log/nix-unroot/*' -printf '%p %u:%g %m\\n' -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
     find Library etc nix Users -type f -print0 | sort -z | xargs -0 sha256sum";
 /// Where the stand-ins keep what they know.
@@ -104,11 +125,12 @@ impl Mac {
         let script = format!(
             "mount -t tmpfs none {0} && cd {0} && mkdir upper work root && \
              mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root && \
-             mount --rbind /proc root/proc && mount --rbind /dev root/dev && mkdir root/private && \
-             touch root/private/nix-unroot && mount --bind {1} root/private/nix-unroot && echo ready && \
+             mount --rbind /proc root/proc && mount --rbind /dev root/dev && mkdir -p root/private/program && \
+             touch root/{2} && mount --bind {1} root/{2} && chown 501:20 root/private/program && chmod 0700 root/private/program && echo ready && \
              exec python3 -c 'import signal, time; signal.signal(signal.SIGCHLD, signal.SIG_IGN); time.sleep(3600)'",
             dir.path().display(),
             env!("CARGO_BIN_EXE_nix-unroot"),
+            PROGRAM,
         );
         let mut keeper = Command::new("unshare")
             .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script])
@@ -121,10 +143,15 @@ impl Mac {
         let mac = Self { keeper, first: children.trim().parse().unwrap_or_default(), _dir: dir };
         ensure!(line == "ready\n" && mac.first != 0, "the simulated Mac does not start");
 
-        for tool in TOOLS {
+        for tool in TOOLS.iter().chain(&OF_LINUX) {
             mac.file(&format!("usr/bin/{tool}"), include_str!("stand_in.py"))?;
-            mac.shell(&format!("chmod 0755 usr/bin/{tool}"))?;
         }
+        mac.shell(&format!("mkdir {REAL}; cp -p usr/bin/rm usr/bin/cp {REAL}"))?;
+        for tool in STRICTER {
+            mac.file(&format!("usr/bin/{tool}"), include_str!("stand_in_options.sh"))?;
+        }
+        let all = TOOLS.iter().chain(&OF_LINUX).chain(&STRICTER);
+        mac.shell(&format!("cd usr/bin && chmod 0755 {}", all.copied().collect::<Vec<_>>().join(" ")))?;
         mac.file("usr/bin/stand_in_volumes.py", include_str!("stand_in_volumes.py"))?;
         mac.shell(&format!(
             "mkdir -p usr/sbin .{0} && ln -sf /usr/bin/diskutil usr/sbin/ && ln -s /usr/bin/diskutil .{0}/apfs.util",
@@ -231,6 +258,11 @@ impl Mac {
         let nix = format!("nix/store/{}-nix-2.34.8", "0".repeat(32));
         mac.file(&format!("{nix}/bin/nix"), include_str!("nix_daemon.py"))?;
         mac.file("nix/var/nix/db/schema", "10")?;
+        // Root's channel: the script's nix-channel makes both.
+        mac.file("var/root/.nix-channels", "https://channels.nixos.org/nixpkgs-unstable nixpkgs\n")?;
+        mac.shell(
+            "mkdir var/root/.nix-defexpr; ln -s /nix/var/nix/profiles/per-user/root/channels var/root/.nix-defexpr/channels_root",
+        )?;
         mac.shell(&format!(
             "chmod 0755 {nix}/bin/nix; ln -s nix {nix}/bin/nix-daemon; mkdir nix/var/nix/profiles; ln -s /{nix} nix/var/nix/profiles/default; \
              mkdir -p nix/var/nix/gcroots nix/var/nix/temproots nix/var/log/nix; chown 0:350 nix/store; chmod 1775 nix/store; \
@@ -316,7 +348,7 @@ impl Mac {
     /// Runs `nix-unroot WORDS` on the Mac, with these variables. A call of a tool that no stand-in knows is a failure.
     pub fn run_with(&self, variables: &[(&str, &str)], words: &str) -> Result<Output> {
         let mut command = self.inside();
-        command.args(["sh", "-c", &format!("exec chroot root /private/nix-unroot {words}")]);
+        command.args(["sh", "-c", &format!("exec chroot root /{PROGRAM} {words}")]);
         let output = command.envs(variables.iter().copied()).output()?;
         let unknown = self.read(UNKNOWN).unwrap_or_default();
         ensure!(unknown.is_empty(), "`nix-unroot {words}` called what no stand-in knows:\n{unknown}");

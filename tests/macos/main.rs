@@ -8,4 +8,5 @@ mod mac;
 mod migrate;
 mod migrate_killed;
 mod property_lists;
+mod refusals;
 mod uninstall;

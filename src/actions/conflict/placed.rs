@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use super::super::Host;
 use super::super::file_state::FileState;
 use super::{Keep, Present, Wrote};
-use crate::system::command;
 use crate::system::files::{self, Ownership};
+use crate::system::trees;
 
 /// Gives `path` back what stood there, unless somebody else changed it since: then as it was chosen.
 ///
@@ -73,9 +73,7 @@ pub fn put_aside(path: &Path, now: &Present, host: &Host<'_>) -> Result<()> {
         }
         Present::Directory | Present::Special => match fs::rename(path, &copy) {
             Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-                let words = [path.as_os_str(), copy.as_os_str()];
-                let options = ["--archive", "--no-target-directory", "--"].map(std::ffi::OsStr::new);
-                command::run("cp", &[&options[..], &words[..]].concat()).with_context(context)?;
+                trees::copy(path, &copy).with_context(context)?;
                 match now {
                     Present::Directory => fs::remove_dir_all(path).with_context(context)?,
                     _ => files::remove(path).with_context(context)?,

@@ -23,6 +23,7 @@ pub use shell::ShellFile;
 pub use volume::{KEYCHAIN, NAME as VOLUME, SystemDisk, Volume};
 
 use super::reader::Reader;
+use crate::platform::paths::MAC_VERSION as SYSTEM_VERSION;
 
 /// The daemon's job of the official installer, NixOS's and nix-darwin; ours keeps the name, so that what restarts it still does.
 pub const DAEMON: &str = "org.nixos.nix-daemon";
@@ -34,8 +35,6 @@ pub const DETERMINATE_DAEMON: &str = "systems.determinate.nix-daemon";
 pub const DETERMINATE_MOUNTER: &str = "systems.determinate.nix-store";
 /// The job of NixOS's and Determinate's installers that repairs shell files, as root, with a program below `/nix`.
 pub const HOOK: &str = "systems.determinate.nix-installer.nix-hook";
-
-const SYSTEM_VERSION: &str = "/System/Library/CoreServices/SystemVersion.plist";
 
 /// What only a Mac has.
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
@@ -93,7 +92,7 @@ pub(crate) fn gather(reader: &Reader<'_>) -> Mac {
 
 /// Whether the running machine is a Mac.
 pub fn is_here() -> bool {
-    Path::new(SYSTEM_VERSION).exists()
+    crate::system::kernel::is_mac()
 }
 
 /// Whether this is a Mac at all.
