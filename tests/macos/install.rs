@@ -343,7 +343,7 @@ fn an_installation_that_dies_again_and_again_arrives_there_and_back() -> Result<
     before.assert_same(&mac.manifest()?, "after an installation and a rollback that nothing disturbed")?;
     println!("{} instants there, {} back", there.len(), back.len());
     ensure!(there.len() > 300 && back.len() > 200, "{} instants there, {} back", there.len(), back.len());
-    let every = if std::env::var_os("NIX_UNROOT_LONG").is_some() { 1 } else { 9 };
+    let every = if std::env::var_os("NIX_UNROOT_LONG").is_some() { 1 } else { 17 };
     for (index, instant) in sample(&there, every).into_iter().enumerate() {
         let killed = mac.killed_at(instant, if index == 0 { &install } else { "resume --yes" })?;
         ensure!(killed, "{instant} was not reached");
@@ -367,7 +367,7 @@ fn an_installation_that_dies_once_is_undone_exactly() -> Result<()> {
     mac.ok("rollback --yes")?;
     let long = std::env::var_os("NIX_UNROOT_LONG").is_some();
     let chosen = there.iter().filter(|instant| long || (instant.contains("-volume:") && !is_around(instant)));
-    for instant in chosen.step_by(if long { 1 } else { 9 }) {
+    for instant in chosen.step_by(if long { 1 } else { 17 }) {
         ensure!(mac.killed_at(instant, &install)?, "{instant} was not reached");
         mac.ok("rollback --yes")?;
         mac.restart()?;

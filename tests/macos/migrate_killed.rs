@@ -72,9 +72,9 @@ fn a_migration_that_dies_again_and_again_arrives_there_and_back() -> Result<()> 
     let states = undisturbed(&mac)?;
     let (there, back) = (&states.there, &states.back);
     println!("{} instants there, {} back", there.len(), back.len());
-    let every = if long() { 1 } else { 9 };
+    let every = if long() { 1 } else { 17 };
     die(&mac, &states, &around(there, every), &around(back, every))?;
-    let (rounds, every) = if long() { (6, 1) } else { (1, 4) };
+    let (rounds, every) = if long() { (6, 1) } else { (1, 6) };
     for round in 0..rounds {
         die(&mac, &states, &inside(there, round, every), &inside(back, round, every))?;
     }

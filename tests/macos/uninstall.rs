@@ -183,7 +183,7 @@ fn until_something_goes_for_good_a_removal_that_dies_is_undone_exactly() -> Resu
     let mac = Mac::official(2)?;
     let before = mac.manifest()?;
     // A sample of them, each of another step; all of them with `NIX_UNROOT_LONG=1`.
-    let wanted = if std::env::var_os("NIX_UNROOT_LONG").is_some() { instants.len() } else { 16 };
+    let wanted = if std::env::var_os("NIX_UNROOT_LONG").is_some() { instants.len() } else { 10 };
     for instant in instants.iter().step_by(instants.len().div_ceil(wanted)) {
         ensure!(mac.killed_at(instant, GO)?, "{instant} was not reached");
         mac.ok("rollback --yes")?;
