@@ -353,8 +353,9 @@ fn a_signal_leaves_nothing_behind() -> Result<()> {
     let release = Release::new()?;
     release.server.serve(Manner::Stuck);
     for (signal, status) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
-        // A shell that is started in the background ignores SIGINT for good, so it is started directly.
-        let mut child = Command::new("dash")
+        // A shell that is started in the background, or by nohup, ignores a signal for good.
+        let mut child = Command::new("env")
+            .args(["--default-signal", "dash"])
             .args([release.path("dist/install.sh").as_os_str(), "install".as_ref()])
             .env("NIX_UNROOT_RELEASE_URL", &release.server.url)
             .env("TMPDIR", release.path("tmp"))

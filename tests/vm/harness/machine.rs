@@ -96,20 +96,19 @@ impl Machine {
     /// Boots from a disk that remembers every write, so that power cuts can be made of it.
     pub fn boot_lossy(&mut self) -> Result<LossyDisk> {
         let (socket, file) = (self.dir.join("nbd"), self.dir.join("disk"));
-        let disk = LossyDisk::serve(&qemu::disk(&self.tree())?, &socket)?;
+        let image = qemu::disk(&self.tree())?;
+        // mke2fs makes a file of its own of each name of a symlink that has several, and Nix's store has such.
+        let anew = "mkdir \"$3\"; mount -o loop \"$1\" \"$3\"; trap 'umount \"$3\"' EXIT
+                    find \"$3\" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +; cp -a \"$2/.\" \"$3\"";
+        let words = [image.as_path(), &self.tree(), &self.dir.join("filled")].map(Path::to_owned);
+        host("sh").args(["-ec", anew, "sh"]).args(words).ok()?;
+        let disk = LossyDisk::serve(&image, &socket)?;
         if self.virtual_machine {
             self.running = Some(Box::new(qemu::boot_lossy(&self.tree(), &socket)?));
             return Ok(disk);
         }
-        // mke2fs makes a file of its own of each name of a symlink that has several, and Nix's store has such.
-        let original = self.dir.join("original");
-        fs::rename(self.tree(), &original)?;
-        fs::create_dir(self.tree())?;
-        let empty = "find \"$1\" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +; cp -a \"$2/.\" \"$1\"; sync -f \"$1\"";
         self.file = Some(HostFile::new(&socket, &file)?);
         self.mount(&file)?;
-        host("sh").args(["-ec", empty, "sh"]).arg(self.tree()).arg(&original).ok()?;
-        cache::remove(&original)?;
         self.boot()?;
         Ok(disk)
     }

@@ -2,7 +2,7 @@
 //! medium that is left is checked, booted, and recovered.
 //!
 //! What is left is booted as a container, on the medium itself, whose file system this host's kernel recovers. The machine
-//! that makes the requests is one, too, unless `NIX_UNROOT_POWER_VM` is set: the emulated one is fifty times slower.
+//! that makes the requests is one, too, unless `NIX_UNROOT_POWER_VM` is set: the emulated one takes minutes for it.
 
 use super::interrupted::{manifest, migrated_manifest};
 use super::target::assert_migrated;
@@ -35,7 +35,7 @@ fn after_a_power_cut_the_machine_comes_back_exactly() -> Result<()> {
     product::install(&machine)?;
     let media = tempfile::tempdir_in(machine.tree().parent().context("a machine without a directory")?)?;
     let path = |name: &str| media.path().join(name);
-    // The disk is asked the same by both; the emulated machine takes a quarter of an hour for it.
+    // The disk is asked the same by both; the emulated machine takes some minutes for it.
     let mut machine = match std::env::var_os("NIX_UNROOT_POWER_VM") {
         Some(_) => machine.into_virtual_machine(),
         None => machine,
