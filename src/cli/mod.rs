@@ -23,6 +23,7 @@ mod schema;
 mod settings;
 mod uninstall;
 mod verify;
+mod volumes;
 
 use std::cell::Cell;
 use std::path::Path;

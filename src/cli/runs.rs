@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -14,7 +14,7 @@ use super::conflicts::{self, Words};
 use super::exit::Exit;
 use super::log::{Event, Level};
 use super::progress::Progress;
-use super::{Session, require_root};
+use super::{Session, require_root, volumes};
 use crate::actions::Action;
 use crate::actions::conflict::{Conflict, Keep};
 use crate::engine::{self, Drifted, Ending, Engine};
@@ -319,7 +319,8 @@ fn roots_processes() -> Option<Vec<(i32, Vec<String>)>> {
     macos::is_here().then(running_processes).map(of_root)
 }
 
-fn backups() -> PathBuf {
+/// Where backups of runs lie.
+pub fn backups() -> PathBuf {
     Path::new(paths::STATE_DIR).join("backups")
 }
 
@@ -421,67 +422,12 @@ pub fn roll_back(session: &Session, keep: Option<Whose>, agreed: Agreed) -> Resu
 
 /// Makes the journal anew from its copies; how the command ends when another run holds it.
 fn restore(session: &Session) -> Result<Option<Ended>> {
-    let path = Path::new(paths::JOURNAL);
-    match Lock::take(path) {
-        Ok(_lock) => {
-            journal::restore_from_copies(path)?;
-            session
-                .output
-                .message("the journal is made anew from its copy; the damaged one is kept beside it");
-            Ok(None)
-        }
-        Err(error @ LockError::Held(_)) => Ok(Some(Ended::held(session, &error.into()))),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn need_volumes(run: &Run) -> Result<()> {
-    for step in engine::recorded_plan(run)?.steps {
-        if let Action::NeedVolume(needed) = step.action {
-            needed.check()?;
-        }
-    }
-    Ok(())
-}
-
-/// A volume that a run worked on, and that diskutil does not know any more.
-pub struct Lost {
-    name: String,
-    mount_point: PathBuf,
-    /// Whether the run made it.
-    was_made: bool,
-}
-
-impl Lost {
-    /// That it is not there, and what that means for undoing the run.
-    pub fn passed_over(&self) -> String {
-        format!(
-            "the volume {} is not there, which {} was: what was done on it is passed over; if its disk is only not connected, connect that first",
-            self.name,
-            self.mount_point.display()
-        )
-    }
-}
-
-/// The volume of this run that is gone, mounted or not.
-///
-/// # Errors
-/// When diskutil does not answer.
-pub fn lost_volume(run: &Run) -> Result<Option<Lost>> {
-    let plan = engine::recorded_plan(run)?;
-    for step in &plan.steps {
-        match &step.action {
-            Action::NeedVolume(needed) if needed.is_gone()? => {
-                let (name, mount_point) = (needed.uuid.clone(), needed.mount_point.clone().into());
-                return Ok(Some(Lost { name, mount_point, was_made: false }));
-            }
-            Action::CreateVolume(made) if made.is_gone(&engine::run_directory(&backups(), run.id))? => {
-                let (name, mount_point) = (made.name.clone(), "/nix".into());
-                return Ok(Some(Lost { name, mount_point, was_made: true }));
-            }
-            _ => {}
-        }
-    }
+    let _lock = match lock(session)? {
+        Ok(lock) => lock,
+        Err(ended) => return Ok(Some(ended)),
+    };
+    journal::restore_from_copies(Path::new(paths::JOURNAL))?;
+    session.output.message("the journal is made anew from its copy; the damaged one is kept beside it");
     Ok(None)
 }
 
@@ -510,13 +456,13 @@ fn with_current(
         return Ok(Ended::nothing());
     };
     // Also before anybody is asked about what others changed: what is not mounted looks as if it were gone.
-    match (lost_volume(&run)?, agreed) {
-        // Who removes Nix does not need it back, and one that the run made would go anyway.
-        (Some(lost), agreed) if lost.was_made || agreed == Agreed::Already => {
-            session.output.message(&lost.passed_over());
-            runner.lost = Some(lost.mount_point);
+    // Who removes Nix does not need it back.
+    if let Some(lost) = volumes::missing(&run, agreed == Agreed::Already)? {
+        if choose.is_none() && run.state == RunState::Applying {
+            bail!("{}: nix-unroot rollback undoes the run without it", lost.is_not_there());
         }
-        _ => need_volumes(&run)?,
+        session.output.message(&lost.passed_over());
+        runner.lost = Some(lost.mount_point);
     }
     let mut chosen = Vec::new();
     if let Some(choose) = choose {

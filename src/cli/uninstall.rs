@@ -11,7 +11,8 @@ use super::brought::Brought;
 use super::exit::Exit;
 use super::log::Event;
 use super::machine::UNINSTALL;
-use super::runs::{self, Agreed, Ended, Lost, Runner};
+use super::runs::{self, Agreed, Ended, Runner};
+use super::volumes::{self, Lost};
 use super::{Session, require_root};
 use crate::facts::{self, Facts, Flavour, Machine};
 use crate::journal::{Journal, Run};
@@ -122,7 +123,7 @@ impl Survey {
             None => (None, None),
         };
         let first = current.filter(|run| run.plan_name != UNINSTALL);
-        let lost = first.as_ref().map(runs::lost_volume).transpose()?.flatten();
+        let lost = first.as_ref().map(volumes::lost).transpose()?.flatten();
         let remains = Remains::find(&machine, &facts);
         Ok(Self { facts, remains, first, lost, brought })
     }

@@ -221,11 +221,14 @@ fn another_volume_of_the_same_name_is_not_taken_for_the_new_one() -> Result<()> 
 fn an_installation_whose_volume_is_gone_is_undone() -> Result<()> {
     let (mac, install) = with_build_users()?;
     let before = mac.manifest()?;
-    mac.ok(&install)?;
+    ensure!(mac.killed_at("do:install-profile:done", &install)?, "it was not killed");
     let uuid = volume(&mac)?["VolumeUUID"].as_str().context("a UUID")?.to_owned();
     mac.shell(&format!("chroot . /usr/bin/diskutil apfs deleteVolume {uuid}"))?;
     // As the system's own mount points are.
     mac.shell("mount -t tmpfs -o ro none nix")?;
+    let refused = mac.run("resume --yes")?;
+    let told = String::from_utf8_lossy(&refused.stderr);
+    ensure!(!refused.status.success() && told.contains("rollback undoes the run without it"), "{refused:?}");
     let said = mac.ok("rollback --yes")?;
     ensure!(said.contains("the volume Nix Store is not there"), "{said}");
     mac.shell("umount nix")?;
