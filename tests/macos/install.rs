@@ -3,13 +3,13 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::mac::{self, KEYCHAIN, Mac, is_around};
+use crate::mac::{self, KEYCHAIN, Mac};
 use crate::property_lists::check;
 
 const REMOVE: &str = "uninstall --yes --untried-on-macs";
 
 /// A Mac without Nix on which somebody left build users: a few, which saves time.
-fn with_build_users() -> Result<(Mac, String)> {
+pub fn with_build_users() -> Result<(Mac, String)> {
     let mac = Mac::clean()?;
     let install = mac.archive()?;
     mac.change_state(|state| mac::add_build_users(state, 2))?;
@@ -315,66 +315,6 @@ fn what_is_left_of_build_users_is_told_first() -> Result<()> {
             mac.shell("chroot . /usr/bin/dscl . -delete /Users/_nixbld2")?;
         }
         mac.ok(&format!("{install} --dry-run"))?;
-    }
-    Ok(())
-}
-
-/// Every so manieth instant of those around steps, and of those inside of the steps about the volume one each.
-fn sample(all: &[String], every: usize) -> Vec<&String> {
-    let is_volumes = |instant: &String| ["volume", "mount-point"].iter().any(|word| instant.contains(word));
-    let around = all.iter().filter(|instant| is_around(instant)).step_by(every);
-    let mut inside: Vec<_> =
-        all.iter().filter(|instant| !is_around(instant) && (every == 1 || is_volumes(instant))).collect();
-    // After a kill inside, a step is done anew, and may not come to its later instants again.
-    let step = |instant: &str| instant.split(':').nth(1).map(str::to_owned);
-    inside.dedup_by_key(|instant| step(instant));
-    let mut sample: Vec<_> = around.chain(inside).collect();
-    let place = |instant: &String| all.iter().position(|other| other == instant);
-    sample.sort_by_key(|instant| place(instant));
-    sample.dedup();
-    sample
-}
-
-/// Dies again and again on the way there, and on the way back; at every instant around steps with `NIX_UNROOT_LONG=1`.
-#[test]
-fn an_installation_that_dies_again_and_again_arrives_there_and_back() -> Result<()> {
-    let (mac, install) = with_build_users()?;
-    let before = mac.manifest()?;
-    let there = mac.instants(&install)?;
-    let back = mac.instants("rollback --yes")?;
-    mac.restart()?;
-    before.assert_same(&mac.manifest()?, "after an installation and a rollback that nothing disturbed")?;
-    println!("{} instants there, {} back", there.len(), back.len());
-    ensure!(there.len() > 300 && back.len() > 200, "{} instants there, {} back", there.len(), back.len());
-    let every = if std::env::var_os("NIX_UNROOT_LONG").is_some() { 1 } else { 17 };
-    for (index, instant) in sample(&there, every).into_iter().enumerate() {
-        let killed = mac.killed_at(instant, if index == 0 { &install } else { "resume --yes" })?;
-        ensure!(killed, "{instant} was not reached");
-    }
-    mac.ok("resume --yes")?;
-    assert_installed(&mac)?;
-    for instant in sample(&back, every) {
-        ensure!(mac.killed_at(instant, "rollback --yes")?, "{instant} was not reached");
-    }
-    mac.ok("rollback --yes")?;
-    mac.restart()?;
-    before.assert_same(&mac.manifest()?, "after dying again and again, there and back")
-}
-
-/// Dies once inside of a step about the volume, and is undone at once; at every instant with `NIX_UNROOT_LONG=1`.
-#[test]
-fn an_installation_that_dies_once_is_undone_exactly() -> Result<()> {
-    let (mac, install) = with_build_users()?;
-    let before = mac.manifest()?;
-    let there = mac.instants(&install)?;
-    mac.ok("rollback --yes")?;
-    let long = std::env::var_os("NIX_UNROOT_LONG").is_some();
-    let chosen = there.iter().filter(|instant| long || (instant.contains("-volume:") && !is_around(instant)));
-    for instant in chosen.step_by(if long { 1 } else { 17 }) {
-        ensure!(mac.killed_at(instant, &install)?, "{instant} was not reached");
-        mac.ok("rollback --yes")?;
-        mac.restart()?;
-        before.assert_same(&mac.manifest()?, &format!("killed at {instant} and rolled back"))?;
     }
     Ok(())
 }

@@ -38,6 +38,8 @@ const OF_LINUX: [&str; 12] = [
     "apparmor_parser",
     "getent",
 ];
+/// What stands under each tool's name. It has no more than a line: Python keeps what it compiled of modules, but not of programs.
+const LAUNCHER: &str = "#!/usr/bin/python3 -ES\nimport stand_in, sys; sys.exit(stand_in.main())\n";
 /// Tools that both have, and that take other options on a Mac.
 const STRICTER: [&str; 2] = ["rm", "cp"];
 /// Where Linux's own of these lie on the simulated Mac.
@@ -45,11 +47,12 @@ const REAL: &str = "usr/lib/of-linux";
 /// The program, in a directory that only its owner can enter, as `mktemp -d` makes one and `~/Downloads` is one.
 const PROGRAM: &str = "private/program/nix-unroot";
 /// Lines for each file (with its time stamp) and directory (without) that the Mac has of its own, which lie in the overlay's upper
-/// half, but for this tool's journal; then the files' digests.
-const LIST: &str = "cd ../upper && find Library etc nix private Users var usr/local \
+/// half, but for this tool's journal.
+const TREE: &str = "cd ../upper && find Library etc nix private Users var usr/local \
     \\( -path var/lib/nix-unroot -o -path private/program -o -path 'private/simulated-mac.json*' -o -path private/instants -o -path private/volumes -empty \
-    -o -path private/calls -o -path private/archive -o -path private/helpers \\) -prune -o -path 'var/log/nix-unroot/*' -printf '%p %u:%g %m\\n' -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort; \
-    find Library etc nix Users -type f -print0 | sort -z | xargs -0 sha256sum";
+    -o -path private/calls -o -path private/archive -o -path private/helpers \\) -prune -o -path 'var/log/nix-unroot/*' -printf '%p %u:%g %m\\n' -o -type d -printf '%p %u:%g %m\\n' -o -type f -printf '%p %u:%g %m %s %T@\\n' -o -printf '%p %u:%g %m %y %l\\n' | sort";
+/// Lists files with a NUL after each.
+const FILES: &str = "cd ../upper && find Library etc nix Users -type f -print0 | sort -z";
 /// Where the stand-ins keep what they know.
 const STATE: &str = "private/simulated-mac.json";
 /// Where they write calls that they do not know.
@@ -88,11 +91,6 @@ pub fn plist(body: &str) -> String {
     )
 }
 
-/// Around what the engine does, not inside of a step: those come again whenever the step is done anew.
-pub fn is_around(instant: &str) -> bool {
-    instant.split(':').count() < 4
-}
-
 fn volume(name: &str, device: &str, uuid: &str, mount_point: &str) -> Value {
     json!({
         "DeviceIdentifier": device, "VolumeName": name, "MountPoint": mount_point, "FilesystemType": "apfs", "VolumeUUID": uuid,
@@ -127,14 +125,15 @@ impl Mac {
              mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root && \
              mount --rbind /proc root/proc && mount --rbind /dev root/dev && mkdir -p root/private/program && \
              touch root/{2} && mount --bind {1} root/{2} && chown 501:20 root/private/program && chmod 0700 root/private/program && echo ready && \
-             exec python3 -c 'import signal, time; signal.signal(signal.SIGCHLD, signal.SIG_IGN); time.sleep(3600)'",
+             exec python3 -c 'import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); sys.stdin.read()'",
             dir.path().display(),
             env!("CARGO_BIN_EXE_nix-unroot"),
             PROGRAM,
         );
         let mut keeper = Command::new("unshare")
             .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script])
-            .stdin(Stdio::null())
+            // It ends when this process does, however that ends.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         let mut line = String::new();
@@ -144,7 +143,7 @@ impl Mac {
         ensure!(line == "ready\n" && mac.first != 0, "the simulated Mac does not start");
 
         for tool in TOOLS.iter().chain(&OF_LINUX) {
-            mac.file(&format!("usr/bin/{tool}"), include_str!("stand_in.py"))?;
+            mac.file(&format!("usr/bin/{tool}"), LAUNCHER)?;
         }
         mac.shell(&format!("mkdir {REAL}; cp -p usr/bin/rm usr/bin/cp {REAL}"))?;
         for tool in STRICTER {
@@ -152,6 +151,7 @@ impl Mac {
         }
         let all = TOOLS.iter().chain(&OF_LINUX).chain(&STRICTER);
         mac.shell(&format!("cd usr/bin && chmod 0755 {}", all.copied().collect::<Vec<_>>().join(" ")))?;
+        mac.file("usr/bin/stand_in.py", include_str!("stand_in.py"))?;
         mac.file("usr/bin/stand_in_volumes.py", include_str!("stand_in_volumes.py"))?;
         mac.shell(&format!(
             "mkdir -p usr/sbin .{0} && ln -sf /usr/bin/diskutil usr/sbin/ && ln -s /usr/bin/diskutil .{0}/apfs.util",
@@ -419,9 +419,32 @@ impl Mac {
             .context("an object")?
             .retain(|_, disabled| *disabled == json!(true));
         state.sort_all_objects();
-        let files = self.shell(LIST)?;
-        ensure!(files.lines().count() > 8, "the manifest is empty:\n{files}");
-        Ok(Manifest(format!("{files}{state:#}\n")))
+        let tree = self.shell(TREE)?;
+        ensure!(tree.lines().count() > 8, "the manifest is empty:\n{tree}");
+        let files = self.shell(&format!("{FILES} | xargs -0 sha256sum"))?;
+        Ok(Manifest(format!("{tree}{files}{state:#}\n")))
+    }
+
+    /// The same without what differs between two runs that do the same: time stamps, and the identities and the password that are made up.
+    /// The identity of Nix's volume must be the same wherever it is written.
+    pub fn outcome(&self) -> Result<Manifest> {
+        let Manifest(mut all) = self.manifest()?;
+        let state = self.state()?;
+        let made =
+            state["volumes"].as_array().into_iter().flatten().find(|it| it["VolumeName"] == "Nix Store");
+        let own = |key: &str| made.and_then(|volume| volume[key].as_str()).filter(|value| !value.is_empty());
+        if let Some(uuid) = own("VolumeUUID") {
+            // Digests of what has the identity in it differ.
+            let mask = format!("sed s/{uuid}/ITS-UUID/gI \"$0\" | sha256sum; echo \"$0\"");
+            let files = self.shell(&format!("{FILES} | xargs -0 -n 1 sh -c '{mask}'"))?;
+            let is_digest = |line: &&str| line.split_once("  ").is_none_or(|(digest, _)| digest.len() != 64);
+            all = all.lines().filter(is_digest).map(|line| format!("{line}\n")).collect();
+            all = (all + &files).replace(uuid, "ITS-UUID");
+        }
+        if let Some(password) = own("Passphrase") {
+            all = all.replace(password, "ITS-PASSWORD");
+        }
+        Ok(Manifest(all).of_any_run())
     }
 }
 
@@ -430,8 +453,8 @@ impl Mac {
 pub struct Manifest(String);
 
 impl Manifest {
-    /// Without what differs between two runs that do the same: time stamps, and the identities that new accounts get.
-    pub fn of_any_run(&self) -> Self {
+    /// Without time stamps, and without the identities that new accounts get.
+    fn of_any_run(&self) -> Self {
         let line = |line: &str| {
             let (start, last) = line.rsplit_once(' ').unwrap_or(("", line));
             let is_time = last.contains('.') && last.parse::<f64>().is_ok();
@@ -439,15 +462,6 @@ impl Manifest {
             if is_time || is_uuid { format!("{start}\n") } else { format!("{line}\n") }
         };
         Self(self.0.lines().map(line).collect())
-    }
-
-    /// The same without files' time stamps: what is written a second time has another one.
-    pub fn without_times(&self) -> Self {
-        let timeless = |line: &str| match line.rsplit_once(' ') {
-            Some((rest, last)) if last.contains('.') && last.parse::<f64>().is_ok() => format!("{rest}\n"),
-            _ => format!("{line}\n"),
-        };
-        Self(self.0.lines().map(timeless).collect())
     }
 
     /// Fails, and tells the lines that differ.

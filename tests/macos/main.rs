@@ -4,9 +4,9 @@
 
 mod inspect;
 mod install;
+mod killed;
 mod mac;
 mod migrate;
-mod migrate_killed;
 mod property_lists;
 mod refusals;
 mod uninstall;

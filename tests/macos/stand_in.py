@@ -1,5 +1,4 @@
-#!/usr/bin/python3 -ES
-"""Stands in for Apple's tools on a simulated Mac. It is installed under each tool's name; what it answers comes from STATE.
+"""Stands in for Apple's tools on a simulated Mac: LAUNCHER calls it under each tool's name. What it answers comes from STATE.
 
 Nothing here was seen on a Mac by the authors. Where the form of each answer comes from:
   dscl       dscl(1); what Puppet's directoryservice provider and npm's passwd-user parse of `dscl -plist . -readall`; 56 and
@@ -18,9 +17,9 @@ root's are not started, and count as running.
 A call that is not known ends with 64 and is written to UNKNOWN, which the tests look at: no tool answers what it was not made for.
 """
 
-# Hundreds of these run in a test: what few of them need is imported where it is needed.
+# Hundreds of these run in a test: what few of them need is imported where it is needed, and what takes Python long is done without (json's
+# reader and plistlib take longer to load than all the rest).
 import fcntl
-import json
 import os
 import sys
 
@@ -38,11 +37,30 @@ def unknown(words):
     return 64
 
 
-def write(value):
-    import plistlib
+def as_plist(value):
+    """A property list's element, as plist(5) has it."""
+    if isinstance(value, bool):
+        return "<true/>" if value else "<false/>"
+    if isinstance(value, dict):
+        return "<dict>" + "".join(f"<key>{name}</key>{as_plist(inner)}" for name, inner in value.items()) + "</dict>"
+    if isinstance(value, list):
+        return "<array>" + "".join(map(as_plist, value)) + "</array>"
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return "<string>" + value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") + "</string>"
 
-    sys.stdout.buffer.write(plistlib.dumps(value))
+
+def write(value):
+    print('<?xml version="1.0" encoding="UTF-8"?>')
+    print('<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">')
+    print(f'<plist version="1.0">{as_plist(value)}</plist>')
     return 0
+
+
+def read_state():
+    """JSON is Python but for three words."""
+    with open(STATE, encoding="utf-8") as file:
+        return eval(file.read(), {"__builtins__": {}, "true": True, "false": False, "null": None})
 
 
 def new_uuid():
@@ -306,13 +324,13 @@ def answer(name, tool, words):
         volumes().read_input(words)
     lock = open(STATE + ".lock", "w", encoding="utf-8")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    with open(STATE, encoding="utf-8") as file:
-        state = json.load(file)
-    before = json.dumps(state, sort_keys=True)
+    state = read_state()
     status = tool(state, words)
     if status is None:
         return unknown([name, *words])
-    if json.dumps(state, sort_keys=True) != before:
+    if state != read_state():
+        import json
+
         with open(STATE + ".new", "w", encoding="utf-8") as file:
             json.dump(state, file, sort_keys=True)
         os.rename(STATE + ".new", STATE)
@@ -323,7 +341,3 @@ def answer(name, tool, words):
     for arguments in STARTED:
         subprocess.run(arguments, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

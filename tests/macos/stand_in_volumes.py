@@ -11,11 +11,9 @@ Where the forms come from:
 """
 
 import os
-import plistlib
-import shlex
-import shutil
 import sys
-import uuid
+
+from stand_in import new_uuid, write
 
 # What lies on a volume while it is not mounted.
 ASIDE = "/private/volumes"
@@ -28,11 +26,6 @@ INPUT = []
 def read_input(words):
     if "-stdinpassphrase" in words or words == ["-i"]:
         INPUT.append(sys.stdin.read())
-
-
-def write(value):
-    sys.stdout.buffer.write(plistlib.dumps(value))
-    return 0
 
 
 def said(text, status=1):
@@ -53,11 +46,17 @@ def move(source, target):
         os.rename(os.path.join(source, entry), os.path.join(target, entry))
 
 
+def remove(directory):
+    import shutil
+
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def mount(volume, path):
     if not os.path.isdir(path):
         return said(f"Volume on {volume['DeviceIdentifier']} failed to mount: {path} does not exist")
     move(os.path.join(ASIDE, volume["VolumeUUID"]), path)
-    shutil.rmtree(os.path.join(ASIDE, volume["VolumeUUID"]), ignore_errors=True)
+    remove(os.path.join(ASIDE, volume["VolumeUUID"]))
     volume["MountPoint"] = path
     print(f"Volume {volume['VolumeName']} on {volume['DeviceIdentifier']} mounted")
     return 0
@@ -86,7 +85,7 @@ def add(state, words):
     device = f"disk3s{max(numbers) + 1}"
     state["volumes"].append({
         "DeviceIdentifier": device, "VolumeName": words[2], "MountPoint": "", "FilesystemType": "apfs",
-        "VolumeUUID": str(uuid.uuid4()).upper(), "GlobalPermissionsEnabled": False, "FileVault": passphrase is not None,
+        "VolumeUUID": new_uuid(), "GlobalPermissionsEnabled": False, "FileVault": passphrase is not None,
         "WritableVolume": True, "ParentWholeDisk": "disk3", "APFSContainerReference": "disk3", "Internal": True,
         "Locked": False, "Passphrase": passphrase,
     })
@@ -110,7 +109,7 @@ def unlock(volume, words):
 def delete(state, volume):
     if unmount(state, volume) != 0:
         return 1
-    shutil.rmtree(os.path.join(ASIDE, volume["VolumeUUID"]), ignore_errors=True)
+    remove(os.path.join(ASIDE, volume["VolumeUUID"]))
     state["volumes"].remove(volume)
     return 0
 
@@ -167,6 +166,8 @@ def options(words):
 def security(state, words):
     """The status, or None for a call that is not known."""
     if words == ["-i"]:
+        import shlex
+
         status = 0
         for line in INPUT.pop().splitlines():
             status = security(state, shlex.split(line))

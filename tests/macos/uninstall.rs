@@ -3,13 +3,13 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::mac::{KEYCHAIN, Mac, UUID, is_around};
+use crate::mac::{KEYCHAIN, Mac, UUID};
 
-const GO: &str = "uninstall --yes --untried-on-macs";
-const KEEP: &str = "uninstall --yes --untried-on-macs --keep-store";
+pub const GO: &str = "uninstall --yes --untried-on-macs";
+pub const KEEP: &str = "uninstall --yes --untried-on-macs --keep-store";
 
 /// Fails unless everything of Nix is gone, and nothing of others.
-fn assert_gone(mac: &Mac) -> Result<()> {
+pub fn assert_gone(mac: &Mac) -> Result<()> {
     for path in [
         "Library/LaunchDaemons/org.nixos.nix-daemon.plist",
         "Library/LaunchDaemons/org.nixos.darwin-store.plist",
@@ -43,7 +43,7 @@ fn assert_gone(mac: &Mac) -> Result<()> {
 }
 
 /// A Mac on which nobody ever subscribed root to a channel: what goes from homes goes for good.
-fn without_channels(builders: u32) -> Result<Mac> {
+pub fn without_channels(builders: u32) -> Result<Mac> {
     let mac = Mac::official(builders)?;
     mac.shell("rm -r var/root/.nix-channels var/root/.nix-defexpr")?;
     Ok(mac)
@@ -142,68 +142,6 @@ fn somebody_elses_account_of_the_same_name_is_not_overwritten() -> Result<()> {
     ensure!(!output.status.success());
     ensure!(String::from_utf8_lossy(&output.stderr).contains("/Users/_nixbld2 anew"), "{output:?}");
     assert_eq!(mac.state()?["directory"]["/Users"]["_nixbld2"]["UniqueID"], json!(["777"]));
-    Ok(())
-}
-
-#[test]
-fn a_removal_that_dies_at_every_instant_arrives_there_and_back() -> Result<()> {
-    let mac = without_channels(2)?;
-    let before = mac.manifest()?;
-    let there = mac.instants(KEEP)?;
-    let removed = mac.manifest()?;
-    let back = mac.instants("rollback --yes")?;
-    before.assert_same(&mac.manifest()?, "after an undisturbed removal and rollback")?;
-    let (there, back): (Vec<_>, Vec<_>) = (
-        there.into_iter().filter(|instant| is_around(instant)).collect(),
-        back.into_iter().filter(|instant| is_around(instant)).collect(),
-    );
-    ensure!(there.len() > 25 && back.len() > 15, "{} instants there, {} back", there.len(), back.len());
-
-    for (index, instant) in there.iter().enumerate() {
-        let killed = mac.killed_at(instant, if index == 0 { KEEP } else { "resume --yes" })?;
-        ensure!(killed, "{instant} was not reached");
-    }
-    mac.ok("resume --yes")?;
-    removed
-        .without_times()
-        .assert_same(&mac.manifest()?.without_times(), "after a removal that died at every instant")?;
-    for instant in &back {
-        ensure!(mac.killed_at(instant, "rollback --yes")?, "{instant} was not reached");
-    }
-    mac.ok("rollback --yes")?;
-    before.assert_same(&mac.manifest()?, "after a removal that died at every instant, there and back")
-}
-
-#[test]
-fn until_something_goes_for_good_a_removal_that_dies_is_undone_exactly() -> Result<()> {
-    let mut instants = Mac::official(2)?.instants(GO)?;
-    let first = instants.iter().position(|instant| instant.starts_with("do:purge-home"));
-    instants.truncate(first.context("nothing goes for good")?);
-    ensure!(instants.len() > 80, "{} instants", instants.len());
-    let mac = Mac::official(2)?;
-    let before = mac.manifest()?;
-    // A sample of them, each of another step; all of them with `NIX_UNROOT_LONG=1`.
-    let wanted = if std::env::var_os("NIX_UNROOT_LONG").is_some() { instants.len() } else { 10 };
-    for instant in instants.iter().step_by(instants.len().div_ceil(wanted)) {
-        ensure!(mac.killed_at(instant, GO)?, "{instant} was not reached");
-        mac.ok("rollback --yes")?;
-        before.assert_same(&mac.manifest()?, &format!("killed at {instant} and rolled back"))?;
-    }
-    Ok(())
-}
-
-#[test]
-fn a_deletion_that_dies_is_finished() -> Result<()> {
-    let volume =
-        ["captured", "recorded", "1:command-inside", "2:command-alone", "3:command-ended", "applied"];
-    let home = ["recorded", "3:command-inside"];
-    let instants = volume.map(|part| format!("do:delete-volume-1:{part}"));
-    for instant in instants.into_iter().chain(home.map(|part| format!("do:purge-home-1:{part}"))) {
-        let mac = Mac::official(2)?;
-        ensure!(mac.killed_at(&instant, GO)?, "{instant} was not reached");
-        mac.ok("resume --yes")?;
-        assert_gone(&mac)?;
-    }
     Ok(())
 }
 
