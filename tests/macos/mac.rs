@@ -435,7 +435,7 @@ impl Mac {
         let own = |key: &str| made.and_then(|volume| volume[key].as_str()).filter(|value| !value.is_empty());
         if let Some(uuid) = own("VolumeUUID") {
             // Digests of what has the identity in it differ.
-            let mask = format!("sed s/{uuid}/ITS-UUID/gI \"$0\" | sha256sum; echo \"$0\"");
+            let mask = format!("echo \"$(sed s/{uuid}/ITS-UUID/gI \"$0\" | sha256sum) $0\"");
             let files = self.shell(&format!("{FILES} | xargs -0 -n 1 sh -c '{mask}'"))?;
             let is_digest = |line: &&str| line.split_once("  ").is_none_or(|(digest, _)| digest.len() != 64);
             all = all.lines().filter(is_digest).map(|line| format!("{line}\n")).collect();

@@ -82,7 +82,7 @@ fn an_official_scripts_mac_is_migrated_verified_and_given_back() -> Result<()> {
 }
 
 /// What NixOS's installer leaves on a Mac besides what the official script does.
-fn nixos_installer(builders: u32) -> Result<Mac> {
+pub fn nixos_installer(builders: u32) -> Result<Mac> {
     let mac = Mac::official(builders)?;
     mac.file("nix/receipt.json", "{\"planner\": {\"settings\": {\"add_channel\": true}}}")?;
     mac.file("nix/nix-installer", "#!/bin/sh\n")?;

@@ -21,17 +21,22 @@ def load():
     base = sqlite3.connect(BASE)
     base.executescript(SCHEMA)
     while lines and lines[0]:
-        base.execute("insert or ignore into ValidPaths (path) values (?)", (lines[0],))
+        # One that is known is not registered anew (`LocalStore::registerValidPaths` in src/libstore/local-store.cc).
+        if not base.execute("select 1 from ValidPaths where path = ?", (lines[0],)).fetchone():
+            base.execute("insert into ValidPaths (path) values (?)", (lines[0],))
         lines = lines[5 + int(lines[4]) :]
     base.commit()
 
 
 def install(profile, paths):
-    number = 1
-    while os.path.lexists(f"{profile}-{number}-link"):
+    """Makes a generation, unless the last one is the same (`createGeneration` in Nix's src/libstore/profiles.cc)."""
+    number = 0
+    while os.path.lexists(f"{profile}-{number + 1}-link"):
         number += 1
+    if number == 0 or os.readlink(f"{profile}-{number}-link") != paths[0]:
+        number += 1
+        os.symlink(paths[0], f"{profile}-{number}-link")
     generation = f"{profile}-{number}-link"
-    os.symlink(paths[0], generation)
     os.symlink(os.path.basename(generation), f"{profile}.new")
     os.rename(f"{profile}.new", profile)
 
