@@ -69,7 +69,7 @@ pub enum Command {
     Uninstall(UninstallArgs),
     /// Goes on with a run that was interrupted
     Resume(Status),
-    /// Gives back the state before the last migration
+    /// Gives back the state before the last run, or before the one that is named
     Rollback(RollbackArgs),
     /// Prints the JSON schema of a document of --json, or the names of all
     Schema {
@@ -186,6 +186,10 @@ pub struct DoctorArgs {
 
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
+    /// The run to undo, as history counts them; the last one in effect. When it is undone already there is nothing to do, so
+    /// this can be repeated whatever became of the first time [default: the last run]
+    #[arg(value_name = "RUN")]
+    pub run: Option<i64>,
     /// Makes a damaged journal anew from its copy first
     #[arg(long)]
     pub from_copy: bool,

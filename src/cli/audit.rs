@@ -205,7 +205,7 @@ fn fix(session: &Session, args: &AuditArgs, survey: &Survey, options: &Options) 
     if !session.confirm("Change these files?")? {
         return Ended::declined(session).finish(session, status);
     }
-    let runner = match Runner::begin(session)? {
+    let mut runner = match Runner::begin(session)? {
         Ok(runner) => runner,
         Err(ended) => return ended.finish(session, status),
     };

@@ -89,7 +89,7 @@ pub fn change(session: &Session, args: &MigrateArgs, options: &Options) -> Resul
 
 /// Takes the lock and looks once more: what was agreed to must still hold when the first step begins.
 fn begin(session: &Session, args: &MigrateArgs, options: &Options, plan: &Plan) -> Result<Exit> {
-    let runner = match Runner::begin(session)? {
+    let mut runner = match Runner::begin(session)? {
         Ok(runner) => runner,
         Err(ended) => return ended.finish(session, args.status),
     };

@@ -17,6 +17,7 @@ mod manual;
 mod migrate;
 mod output;
 mod progress;
+mod recover;
 mod roots;
 mod runs;
 mod schema;
@@ -25,12 +26,15 @@ mod uninstall;
 mod verify;
 mod volumes;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use console::Term;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use args::Command;
 use config::{Parsed, Sources};
@@ -50,6 +54,8 @@ struct Session {
     sources: Sources,
     /// Whether this process changed something of the machine, apart from the journal.
     touched: Cell<bool>,
+    /// Set by a signal that asks to stop, once anything was begun.
+    signals: OnceCell<Arc<AtomicBool>>,
 }
 
 /// Runs the command line of this process.
@@ -68,7 +74,13 @@ pub fn main() -> ExitCode {
     };
     let common = cli.common;
     let output = Output::new(common.json, common.no_color, common.verbose, Log::new(common.log_format));
-    let session = Session { settings: common.settings, output, sources, touched: Cell::new(false) };
+    let session = Session {
+        settings: common.settings,
+        output,
+        sources,
+        touched: Cell::new(false),
+        signals: OnceCell::new(),
+    };
     match dispatch(&session, &cli.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -101,8 +113,8 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Audit(args) => audit::audit(session, args),
         Command::Roots(args) => roots::roots(session, args),
         Command::Uninstall(args) => uninstall::uninstall(session, args),
-        Command::Resume(status) => runs::resume(session, *status),
-        Command::Rollback(args) => runs::rollback(session, args),
+        Command::Resume(status) => recover::resume(session, *status),
+        Command::Rollback(args) => recover::rollback(session, args),
         Command::Schema { name } => schema::schema(session, name.as_deref()),
         Command::History(args) => history::history(session, args),
         Command::Config(args) => config::config(session, args),
@@ -122,6 +134,22 @@ impl Session {
         let failure = schema::Failure { error: format!("{error:#}"), changed, exit_status: exit as u8 };
         let _ = self.output.document(&failure);
         exit
+    }
+
+    /// From the first call on, signals that ask to stop set this and end nothing by themselves: one that comes between two runs of a
+    /// command must not be lost.
+    ///
+    /// # Errors
+    /// When they cannot be watched for.
+    fn signals(&self) -> Result<&AtomicBool> {
+        if self.signals.get().is_none() {
+            let flag = Arc::new(AtomicBool::new(false));
+            for signal in [SIGINT, SIGTERM, SIGHUP] {
+                signal_hook::flag::register(signal, Arc::clone(&flag)).context("cannot watch for signals")?;
+            }
+            return Ok(self.signals.get_or_init(|| flag));
+        }
+        Ok(self.signals.get_or_init(Arc::default))
     }
 
     /// The plan's options from the settings.

@@ -1,22 +1,19 @@
-//! Beginning, resuming and rolling back runs.
+//! Runs from the command line: how they begin, what is told of them, and how the command ends. `recover` goes on with them, and back.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-
-use super::args::{RollbackArgs, Status, Whose};
-use super::conflicts::{self, Words};
+use super::args::Status;
 use super::exit::Exit;
 use super::log::{Event, Level};
 use super::progress::Progress;
-use super::{Session, require_root, volumes};
+use super::Session;
 use crate::actions::Action;
-use crate::actions::conflict::{Conflict, Keep};
+use crate::actions::conflict::Conflict;
 use crate::engine::{self, Drifted, Ending, Engine};
 use crate::facts::{RawProcess, macos, running_processes};
 use crate::journal::{self, Journal, Lock, LockError, Run, RunState};
@@ -58,6 +55,8 @@ enum Outcome {
     Declined,
     /// Nothing was undone: somebody has to choose first.
     Conflicts,
+    /// Nothing was undone: the last run is undone already, and the one before it has to be named.
+    Unnamed,
     /// It stands half done.
     Stuck,
 }
@@ -90,6 +89,11 @@ impl Ended {
         Self { exit: Exit::Done, document: Some(RunDocument::nothing()) }
     }
 
+    /// A run is in effect, and whether it is to be undone nobody said.
+    pub fn unnamed(run: i64) -> Self {
+        Self { exit: Exit::Blocked, document: Some(RunDocument::of(Some(run), Outcome::Unnamed)) }
+    }
+
     /// Nothing was done because of these.
     pub fn undecided(run: Option<i64>, conflicts: Vec<Conflict>) -> Self {
         let document = RunDocument { conflicts, ..RunDocument::of(run, Outcome::Conflicts) };
@@ -102,8 +106,8 @@ impl Ended {
         Self { exit: Exit::Failed, document: Some(RunDocument::of(None, Outcome::Declined)) }
     }
 
-    /// Somebody else is at work.
-    fn held(session: &Session, error: &anyhow::Error) -> Self {
+    /// Something forbids it, as this error says.
+    pub fn refused(session: &Session, error: &anyhow::Error) -> Self {
         Self { exit: session.failed(error, Exit::Blocked), document: None }
     }
 
@@ -127,13 +131,13 @@ impl Ended {
     }
 }
 
-/// A journal and the lock on it.
+/// A journal and the lock on it, for one run after the other.
 pub struct Runner {
-    journal: Journal,
+    pub journal: Journal,
     _lock: Lock,
     _packages: PackageLocks,
     /// Where a volume was mounted that is gone for good.
-    lost: Option<PathBuf>,
+    pub lost: Option<PathBuf>,
 }
 
 impl Runner {
@@ -143,7 +147,7 @@ impl Runner {
     /// When the journal or a lock cannot be made.
     pub fn begin(session: &Session) -> Result<std::result::Result<Self, Ended>> {
         if let Err(error) = own_program::check() {
-            return Ok(Err(Ended::held(session, &error.into())));
+            return Ok(Err(Ended::refused(session, &error.into())));
         }
         let lock = match lock(session)? {
             Ok(lock) => lock,
@@ -152,7 +156,7 @@ impl Runner {
         let packages = match PackageLocks::take(roots_processes().as_deref()) {
             Ok(locks) => locks,
             Err(error @ PackageLockError::Io { .. }) => return Err(error.into()),
-            Err(error) => return Ok(Err(Ended::held(session, &error.into()))),
+            Err(error) => return Ok(Err(Ended::refused(session, &error.into()))),
         };
         let journal = Journal::open(Path::new(paths::JOURNAL))?;
         Ok(Ok(Self { journal, _lock: lock, _packages: packages, lost: None }))
@@ -162,7 +166,7 @@ impl Runner {
     ///
     /// # Errors
     /// When the run cannot be recorded; then nothing was changed.
-    pub fn apply(mut self, session: &Session, plan: &Plan, keep_partial: bool) -> Result<Ended> {
+    pub fn apply(&mut self, session: &Session, plan: &Plan, keep_partial: bool) -> Result<Ended> {
         let run = engine::begin(&mut self.journal, &backups(), plan)?;
         session.output.log.belongs_to(Path::new(paths::JOURNAL), run, true);
         self.drive(session, run, keep_partial, |engine| engine.apply(run, plan))
@@ -191,31 +195,34 @@ impl Runner {
     }
 
     /// What somebody else changed of what the run did.
-    fn look(&mut self, session: &Session, run: &Run) -> Result<Vec<Conflict>> {
+    ///
+    /// # Errors
+    /// When the journal or the machine cannot be read.
+    pub fn look(&mut self, session: &Session, run: &Run) -> Result<Vec<Conflict>> {
         let lost = self.lost.clone();
         looking(session, &mut self.journal, lost, |engine| engine.conflicts(run))
     }
 
-    fn drive(
-        mut self,
+    /// Does `work` on a run, and says how it ended.
+    ///
+    /// # Errors
+    /// When signals cannot be watched for; then nothing was changed.
+    pub fn drive(
+        &mut self,
         session: &Session,
         run: i64,
         keep_partial: bool,
         work: impl FnOnce(&mut Engine<'_>) -> Result<Ending>,
     ) -> Result<Ended> {
-        let cancelled = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&cancelled))
-                .context("cannot watch for signals")?;
-        }
+        let cancelled = session.signals()?;
         let progress = Progress::new(session.output.verbose, Arc::clone(&session.output.log));
         let mut engine = Engine {
             journal: &mut self.journal,
             backups: backups(),
             observer: &progress,
-            cancelled: &cancelled,
+            cancelled,
             keep_partial,
-            lost: self.lost,
+            lost: self.lost.clone(),
             work_places: paths::WORK_PLACES,
         };
         let ended = work(&mut engine);
@@ -241,7 +248,7 @@ impl Runner {
             let (id, name) = (run.id, run.plan_name);
             session
                 .output
-                .message(&format!("run {id} ({name}) is still in effect; rollback again undoes that"));
+                .message(&format!("run {id} ({name}) is still in effect: nix-unroot rollback {id} undoes that"));
         }
         let changed = touched && !matches!(ending, Ending::FailedAndUndone | Ending::Undecided);
         session.touched.set(session.touched.get() || changed);
@@ -250,9 +257,13 @@ impl Runner {
     }
 }
 
-fn lock(session: &Session) -> Result<std::result::Result<Lock, Ended>> {
+/// Takes the lock; how the command ends when another run holds it.
+///
+/// # Errors
+/// When it cannot be taken for another reason.
+pub fn lock(session: &Session) -> Result<std::result::Result<Lock, Ended>> {
     match Lock::take(Path::new(paths::JOURNAL)) {
-        Err(error @ LockError::Held(_)) => Ok(Err(Ended::held(session, &error.into()))),
+        Err(error @ LockError::Held(_)) => Ok(Err(Ended::refused(session, &error.into()))),
         lock => Ok(Ok(lock?)),
     }
 }
@@ -267,9 +278,6 @@ pub fn lock_of_runs(session: &Session) -> Result<std::result::Result<Option<Lock
         false => Ok(Ok(None)),
     }
 }
-
-/// The name of the plan that made `/nix`.
-const INSTALL: &str = "install";
 
 /// The runs in effect, and what drifted of them.
 pub type Drifts = (Vec<(Run, Plan)>, Vec<Drifted>);
@@ -349,137 +357,4 @@ fn tell(session: &Session, ending: &Ending, done: &str) -> (Exit, Outcome) {
     let level = if exit == Exit::Done { Level::Info } else { Level::Error };
     session.output.log.tell(&Event::new("ending", text).level(level));
     (exit, outcome)
-}
-
-/// `resume`.
-pub fn resume(session: &Session, status: Status) -> Result<Exit> {
-    require_root("resuming a run")?;
-    let ended = with_current(
-        session,
-        "there is no interrupted run: nothing to do",
-        |run| {
-            (!matches!(run.state, RunState::Applied | RunState::Undone | RunState::Final)).then(|| match run
-                .state
-            {
-                RunState::Undoing => {
-                    format!("Go on undoing run {} ({}, begun {})?", run.id, run.plan_name, run.started)
-                }
-                _ => format!("Go on with run {} ({}, begun {})?", run.id, run.plan_name, run.started),
-            })
-        },
-        Agreed::NotYet,
-        None,
-        |engine, run| engine.resume(run),
-    );
-    ended?.finish(session, status)
-}
-
-/// `rollback`.
-pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
-    require_root("rolling back")?;
-    if args.from_copy
-        && let Some(ended) = restore(session)?
-    {
-        return ended.finish(session, args.status);
-    }
-    roll_back(session, args.keep, Agreed::NotYet)?.finish(session, args.status)
-}
-
-/// Whether somebody said yes already, to more than the rollback.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Agreed {
-    NotYet,
-    Already,
-}
-
-/// Undoes the last run.
-///
-/// # Errors
-/// When the journal cannot be read, or nobody can be asked.
-pub fn roll_back(session: &Session, keep: Option<Whose>, agreed: Agreed) -> Result<Ended> {
-    with_current(
-        session,
-        "there is no run to roll back: nothing to do",
-        |run| {
-            let what = if run.plan_name == INSTALL && run.state == RunState::Applied {
-                session.output.message(
-                    "this removes Nix and its whole store with all that was built since, for every user of this machine",
-                );
-                "Delete /nix, and give back"
-            } else {
-                "Give back"
-            };
-            Some(format!(
-                "{what} the state before run {} ({}, begun {})?",
-                run.id, run.plan_name, run.started
-            ))
-        },
-        agreed,
-        Some(&|found| conflicts::choose(session, found, keep, Words::ROLLBACK)),
-        |engine, run| engine.roll_back(run),
-    )
-}
-
-/// Makes the journal anew from its copies; how the command ends when another run holds it.
-fn restore(session: &Session) -> Result<Option<Ended>> {
-    let _lock = match lock(session)? {
-        Ok(lock) => lock,
-        Err(ended) => return Ok(Some(ended)),
-    };
-    journal::restore_from_copies(Path::new(paths::JOURNAL))?;
-    session.output.message("the journal is made anew from its copy; the damaged one is kept beside it");
-    Ok(None)
-}
-
-/// Finds out whose version stays of each conflict; `None` when nobody says.
-type Choose<'a> = dyn Fn(&[Conflict]) -> Result<Option<Vec<(Conflict, Keep)>>> + 'a;
-
-fn with_current(
-    session: &Session,
-    nothing: &str,
-    question: impl Fn(&Run) -> Option<String>,
-    agreed: Agreed,
-    choose: Option<&Choose<'_>>,
-    work: impl FnOnce(&mut Engine<'_>, &Run) -> Result<Ending>,
-) -> Result<Ended> {
-    if !journal::is_there(Path::new(paths::JOURNAL)) {
-        session.output.message(nothing);
-        return Ok(Ended::nothing());
-    }
-    let mut runner = match Runner::begin(session)? {
-        Ok(runner) => runner,
-        Err(ended) => return Ok(ended),
-    };
-    let current = runner.journal.current()?;
-    let Some((run, question)) = current.and_then(|run| question(&run).map(|question| (run, question))) else {
-        session.output.message(nothing);
-        return Ok(Ended::nothing());
-    };
-    // Also before anybody is asked about what others changed: what is not mounted looks as if it were gone.
-    // Who removes Nix does not need it back.
-    if let Some(lost) = volumes::missing(&run, agreed == Agreed::Already)? {
-        if choose.is_none() && run.state == RunState::Applying {
-            bail!("{}: nix-unroot rollback undoes the run without it", lost.is_not_there());
-        }
-        session.output.message(&lost.passed_over());
-        runner.lost = Some(lost.mount_point);
-    }
-    let mut chosen = Vec::new();
-    if let Some(choose) = choose {
-        let found = runner.look(session, &run)?;
-        match choose(&found)? {
-            Some(all) => chosen = all,
-            None => {
-                return Ok(Ended::undecided(Some(run.id), found));
-            }
-        }
-    }
-    if agreed == Agreed::NotYet && !session.confirm(&question)? {
-        return Ok(Ended::declined(session));
-    }
-    session.output.log.belongs_to(Path::new(paths::JOURNAL), run.id, false);
-    runner.drive(session, run.id, false, |engine| {
-        engine.choose(&run, &chosen)?;
-        work(engine, &run)
-    })
 }

@@ -1,8 +1,9 @@
 //! `uninstall`.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -11,9 +12,12 @@ use super::brought::Brought;
 use super::exit::Exit;
 use super::log::Event;
 use super::machine::UNINSTALL;
-use super::runs::{self, Agreed, Ended, Runner};
+use super::recover::{self, Agreed, Which};
+use super::runs::{Ended, Runner};
 use super::volumes::{self, Lost};
 use super::{Session, require_root};
+use crate::actions::Action;
+use crate::engine;
 use crate::facts::{self, Facts, Flavour, Machine};
 use crate::journal::{Journal, Run};
 use crate::plan::{Plan, Uninstall};
@@ -52,6 +56,8 @@ struct Survey {
     lost: Option<Lost>,
     /// A run whose undoing would take something out of the store.
     brought: Option<Brought>,
+    /// Uids of which the rollback ends every process.
+    ending: Vec<u32>,
 }
 
 /// `uninstall`.
@@ -85,47 +91,92 @@ pub fn uninstall(session: &Session, args: &UninstallArgs) -> Result<Exit> {
     if !session.confirm("Remove Nix from this machine?")? {
         return Ended::declined(session).finish(session, args.status);
     }
-    let ended = if survey.first.is_some() { after_rollback(session, args)? } else { begin(session, &plan)? };
-    ended.finish(session, args.status)
+    remove(session, args, &plan)?.finish(session, args.status)
 }
 
-fn begin(session: &Session, plan: &Plan) -> Result<Ended> {
-    match Runner::begin(session)? {
-        Ok(runner) => runner.apply(session, plan, false),
-        Err(ended) => Ok(ended),
+/// Looks once more, under the lock, and does it: what this tool did is undone as it was recorded, and then the rest goes.
+fn remove(session: &Session, args: &UninstallArgs, shown: &Plan) -> Result<Ended> {
+    let mut runner = match Runner::begin(session)? {
+        Ok(runner) => runner,
+        Err(ended) => return Ok(ended),
+    };
+    let mut rolled_back = None;
+    loop {
+        let survey = Survey::under(&runner.journal)?;
+        let blocked = survey.blockers(session, args);
+        if !blocked.is_empty() {
+            let text = format!("{}{}", so_far(&rolled_back), blocked.join("; "));
+            return Ok(Ended::refused(session, &anyhow!("{text}; then run nix-unroot uninstall again")));
+        }
+        if survey.first.is_none() {
+            let plan = survey.plan(session, args)?;
+            return match rolled_back {
+                Some(ended) if survey.remains.is_empty() => {
+                    session.output.message("done: Nix is removed");
+                    Ok(ended)
+                }
+                None if plan != *shown => {
+                    bail!("something changed while the question stood: run nix-unroot uninstall again")
+                }
+                _ => runner.apply(session, &plan, false),
+            };
+        }
+        // An audit's fixes went on top of a migration, so there may be several.
+        let ended = recover::roll_back(session, &mut runner, Which::Current, None, Agreed::Already)?;
+        if ended.exit != Exit::Done {
+            return Ok(ended);
+        }
+        rolled_back = Some(ended);
+        if session.signals()?.load(Ordering::Relaxed) {
+            bail!("{}stopped by a signal: nix-unroot uninstall goes on", so_far(&rolled_back));
+        }
     }
 }
 
-/// What this tool did is undone as it was recorded; then the rest goes.
-fn after_rollback(session: &Session, args: &UninstallArgs) -> Result<Ended> {
-    let rolled_back = runs::roll_back(session, None, Agreed::Already)?;
-    if rolled_back.exit != Exit::Done {
-        return Ok(rolled_back);
+/// What an error between two runs has to say first.
+fn so_far(rolled_back: &Option<Ended>) -> &'static str {
+    match rolled_back {
+        Some(_) => "what nix-unroot had done is undone, and nothing is removed yet: ",
+        None => "",
     }
-    let survey = Survey::take()?;
-    if survey.first.is_some() {
-        // An audit's fixes went on top of a migration.
-        return after_rollback(session, args);
+}
+
+/// Uids of the daemons that runs made, which may not be undone yet: undoing them ends all that these users run.
+fn ending(journal: &Journal) -> Result<Vec<u32>> {
+    let mut uids = Vec::new();
+    for run in journal.runs()?.iter().filter(|run| !run.state.is_over()) {
+        for step in engine::recorded_plan(run)?.steps {
+            match step.action {
+                Action::KeepStopped(kept) => uids.extend(users::get_user_by_name(&kept.user).map(|user| user.uid())),
+                Action::KeepJobsStopped(kept) => uids.push(kept.uid),
+                _ => {}
+            }
+        }
     }
-    if survey.remains.is_empty() {
-        session.output.message("done: Nix is removed");
-        return Ok(rolled_back);
-    }
-    begin(session, &survey.plan(session, args)?)
+    Ok(uids)
 }
 
 impl Survey {
     fn take() -> Result<Self> {
+        Self::with(Journal::open_existing(Path::new(paths::JOURNAL))?.as_ref())
+    }
+
+    /// The same while this process holds the journal.
+    fn under(journal: &Journal) -> Result<Self> {
+        Self::with(Some(journal))
+    }
+
+    fn with(journal: Option<&Journal>) -> Result<Self> {
         let machine = Machine::live();
         let facts = facts::gather(&machine);
-        let (current, brought) = match Journal::open_existing(Path::new(paths::JOURNAL))? {
-            Some(journal) => (journal.current()?, Brought::find(&journal)?),
-            None => (None, None),
+        let (current, brought, ending) = match journal {
+            Some(journal) => (journal.current()?, Brought::find(journal)?, ending(journal)?),
+            None => (None, None, Vec::new()),
         };
         let first = current.filter(|run| run.plan_name != UNINSTALL);
         let lost = first.as_ref().map(volumes::lost).transpose()?.flatten();
         let remains = Remains::find(&machine, &facts);
-        Ok(Self { facts, remains, first, lost, brought })
+        Ok(Self { facts, remains, first, lost, brought, ending })
     }
 
     fn plan(&self, session: &Session, args: &UninstallArgs) -> Result<Plan> {
@@ -181,7 +232,7 @@ impl Survey {
         blockers.extend(
             mounts.map(|mount| format!("{0} is mounted: unmount it (umount {0})", mount.path.display())),
         );
-        let mut in_use = holders(&self.remains.build_uids);
+        let mut in_use = holders(&[self.remains.build_uids.as_slice(), &self.ending].concat());
         if let Some(mac) = self.facts.mac.as_ref().filter(|mac| mac.volume.is_some()) {
             match users_of_the_volume(&self.facts, mac) {
                 Ok(holders) => in_use.extend(holders),

@@ -85,12 +85,10 @@ pub enum Ending {
 /// When an earlier run is not ended, or is one that this plan does not go on top of: undoing this one would not undo that one. When the
 /// journal cannot be written.
 pub fn begin(journal: &mut Journal, backups: &Path, plan: &Plan) -> Result<i64> {
-    let below = journal.current()?;
-    if let Some(run) = below.filter(|run| !(plan.goes_on_top && run.state == RunState::Applied)) {
-        if run.state == RunState::Applied && recorded_plan(&run)?.ends_here {
-            journal.set_run(run.id, RunState::Final)?;
-            return begin(journal, backups, plan);
-        }
+    let below = journal.current()?.filter(|run| !(plan.goes_on_top && run.state == RunState::Applied));
+    if let Some(run) = &below
+        && !(run.state == RunState::Applied && recorded_plan(run)?.ends_here)
+    {
         bail!(
             "run {} ({}) is not undone: nix-unroot rollback ends it, nix-unroot history shows it",
             run.id,
@@ -107,7 +105,12 @@ pub fn begin(journal: &mut Journal, backups: &Path, plan: &Plan) -> Result<i64> 
             .with_context(|| format!("cannot move {} away", directory.display()))?;
     }
     let ids: Vec<_> = plan.steps.iter().map(|step| step.id.as_str()).collect();
-    Ok(journal.begin(&plan.name, &plan.to_json()?, &ids)?)
+    let begun = journal.begin(&plan.name, &plan.to_json()?, &ids)?;
+    if let Some(run) = below {
+        // Not before: a removal could not be undone any more, and nothing would have come after it.
+        journal.set_run(run.id, RunState::Final)?;
+    }
+    Ok(begun)
 }
 
 /// Bytes with which a file system counts as full: no file that is put back is larger.
@@ -223,6 +226,7 @@ impl<'a> Engine<'a> {
             Some(_) => (RunState::Final, Ending::Final),
             None => (RunState::Applied, Ending::Applied),
         };
+        checkpoint::enter("run:applied");
         self.journal.set_run(run, state)?;
         checkpoint::reach("run:applied");
         Ok(ending)
@@ -264,7 +268,10 @@ impl<'a> Engine<'a> {
             Some(captured) if record.state == StepState::Doing => captured.clone(),
             _ => {
                 if step.action.is_done(host)? {
+                    // What others did just now must last as long as the record that there was nothing to do.
+                    self.sync()?;
                     self.journal.set_step(run, index, StepState::Skipped, None)?;
+                    checkpoint::reach(&format!("do:{}:skipped", step.id));
                     return Ok(StepEnding::Skipped);
                 }
                 let captured = step.action.capture(host)?;
@@ -290,13 +297,17 @@ impl<'a> Engine<'a> {
                 step.action.changes()
             );
         }
+        checkpoint::enter("run:undoing");
         if self.has_conflicts(run, plan)? {
             return Ok(if ending == Ending::Undone { Ending::Undecided } else { Ending::Stuck });
         }
+        checkpoint::inside("looked-for-conflicts");
         self.journal.set_run(run, RunState::Undoing)?;
         checkpoint::reach("run:undoing");
-        // A signal stopped the way forward, or an earlier run; going back is not to be stopped halfway by the same one.
-        self.cancelled.store(false, Ordering::Relaxed);
+        if ending == Ending::FailedAndUndone {
+            // A signal may have stopped the way forward; going back is not to be stopped halfway by the same one.
+            self.cancelled.store(false, Ordering::Relaxed);
+        }
         let host = self.host(run)?;
         for (index, (step, record)) in plan.steps.iter().zip(self.records(run, plan)?).enumerate().rev() {
             let Some(captured) = &record.captured else { continue };
@@ -322,6 +333,7 @@ impl<'a> Engine<'a> {
                 return Ok(Ending::Stuck);
             }
         }
+        checkpoint::enter("run:undone");
         self.journal.set_run(run, RunState::Undone)?;
         checkpoint::reach("run:undone");
         Ok(ending)

@@ -277,6 +277,24 @@ fn no_run_begins_over_one_that_is_not_undone() {
     assert_eq!(bench.journal.runs().unwrap().len(), 1);
 }
 
+/// A removal can be undone until something else begins, and not only until something else is tried.
+#[test]
+fn what_ends_here_ends_when_the_next_run_has_begun() {
+    let mut bench = Bench::new();
+    let plan = bench.plan(&["a"]);
+    bench.apply(false, &Plan { ends_here: true, ..plan.clone() });
+    let in_the_way = bench.dir.path().join("state/run-2.record-new");
+    fs::create_dir(&in_the_way).unwrap();
+    let backups = bench.dir.path().join("backups");
+    begin(&mut bench.journal, &backups, &plan).unwrap_err();
+    assert_eq!(bench.journal.current().unwrap().unwrap().state, RunState::Applied);
+    fs::remove_dir(&in_the_way).unwrap();
+    begin(&mut bench.journal, &backups, &plan).unwrap();
+    let states: Vec<_> = bench.journal.runs().unwrap().into_iter().map(|run| run.state).collect();
+    assert_eq!(states, [RunState::Final, RunState::Applying]);
+    assert!(bench.dir.path().join("state/journal.reserve").exists());
+}
+
 #[test]
 fn backups_of_a_forgotten_run_are_not_added_to() {
     let mut bench = Bench::new();

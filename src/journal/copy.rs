@@ -20,6 +20,8 @@ use crate::system::files::sync_parent;
 /// What the first line's check is made from, in place of the check before.
 const FORMAT: &str = "nix-unroot record 1";
 const EXTENSION: &str = "record";
+/// That of one that is being made.
+const UNFINISHED: &str = "record-new";
 
 /// A change of a run's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,18 +110,22 @@ impl Copy {
         journal.with_file_name(format!("run-{run}.{EXTENSION}"))
     }
 
-    /// Makes the file, with these events.
+    /// Makes the file, with these events, and puts it in its place when it is whole: a part of a copy would pass for all that happened.
     ///
     /// # Errors
-    /// The system's reason; when there is one already.
+    /// The system's reason.
     pub fn create(path: &Path, events: &[Event]) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        let mut copy = Self { file, check: FORMAT.to_owned(), length: 0 };
-        for event in events {
-            copy.append(event).inspect_err(|_| drop(fs::remove_file(path)))?;
-        }
-        sync_parent(path)?;
-        Ok(copy)
+        let anew = path.with_extension(UNFINISHED);
+        let make = || {
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&anew)?;
+            let mut copy = Self { file, check: FORMAT.to_owned(), length: 0 };
+            events.iter().try_for_each(|event| copy.write(event))?;
+            copy.file.sync_data()?;
+            fs::rename(&anew, path)?;
+            sync_parent(path)?;
+            Ok(copy)
+        };
+        make().inspect_err(|_| drop(fs::remove_file(&anew)))
     }
 
     /// Opens the file; also what it holds. A torn last line is cut off when the next event is appended.
@@ -145,13 +151,21 @@ impl Copy {
     /// # Errors
     /// The system's reason; then the copy is what it was.
     pub fn append(&mut self, event: &Event) -> io::Result<()> {
+        let before = (self.length, self.check.clone());
+        let written = self.write(event).and_then(|()| self.file.sync_data());
+        if written.is_err() {
+            (self.length, self.check) = before;
+        }
+        written
+    }
+
+    fn write(&mut self, event: &Event) -> io::Result<()> {
         let json = serde_json::to_string(event)?;
         let check = check(&self.check, &json);
         let line = format!("{check} {json}\n");
         self.file.set_len(self.length)?;
         self.file.seek(SeekFrom::Start(self.length))?;
         self.file.write_all(line.as_bytes())?;
-        self.file.sync_data()?;
         self.length += line.len() as u64;
         self.check = check;
         Ok(())

@@ -35,6 +35,8 @@ use reserve::Reserve;
 pub use restore::{is_there, restore_from_copies};
 pub use states::{Run, RunState, StepRecord, StepState};
 
+use crate::system::checkpoint;
+
 /// An open journal.
 #[derive(Debug)]
 pub struct Journal {
@@ -66,15 +68,17 @@ impl Journal {
             }
         };
         journal.compare_with_copies()?;
-        if journal.current()?.is_some() {
+        match journal.current()? {
             // Without room now, the journal does with what is left of it.
-            let _ = reserve.fill();
+            Some(_) => drop(reserve.fill()),
+            // A run that died at its very beginning or end may have left it.
+            None => reserve.remove(),
         }
         Ok(journal)
     }
 
-    /// Opens an existing journal for reading, without making or changing any file; `None` when there is none, or
-    /// none that this user can see.
+    /// Opens an existing journal for reading, without making or changing any file; `None` when there is none, none that this user can
+    /// see, or only the beginning of one that died before its first run was recorded.
     ///
     /// # Errors
     /// As [`Journal::open`].
@@ -91,7 +95,9 @@ impl Journal {
         let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
         let uri = format!("file:{escaped}?{how}");
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        Self::connect(path, uri.as_ref(), flags).map(Some)
+        let journal = Self::connect(path, uri.as_ref(), flags)?;
+        let is_empty = journal.version()? == 0 && copy::all(path).is_ok_and(|copies| copies.is_empty());
+        Ok((!is_empty).then_some(journal))
     }
 
     fn connect(path: &Path, name: &OsStr, flags: OpenFlags) -> Result<Self, JournalError> {
@@ -99,12 +105,16 @@ impl Journal {
         let (path, reserve) = (path.to_owned(), Reserve::of(path));
         let (copy, missed) = (RefCell::default(), RefCell::default());
         let journal = Self { connection, path, reserve, copy, missed };
-        let found: i64 = journal
-            .with(|connection| connection.pragma_query_value(None, "user_version", |row| row.get(0)))?;
+        let found = journal.version()?;
         if found > schema::VERSION {
             return Err(JournalError::Newer { path: journal.path, found });
         }
         Ok(journal)
+    }
+
+    /// Which form its tables have; 0 before they are made.
+    fn version(&self) -> Result<i64, JournalError> {
+        self.with(|connection| connection.pragma_query_value(None, "user_version", |row| row.get(0)))
     }
 
     /// The number that the next run gets.
@@ -123,7 +133,9 @@ impl Journal {
     /// # Errors
     /// When it cannot be written, or there is no such room.
     pub fn begin(&mut self, plan_name: &str, plan: &str, step_ids: &[&str]) -> Result<i64, JournalError> {
+        checkpoint::enter("run:begin");
         self.reserve.fill().map_err(|source| JournalError::NoRoom { path: self.path.clone(), source })?;
+        checkpoint::inside("room-taken");
         let run = self.next_run()?;
         let event = Event::Begun {
             run,
@@ -141,6 +153,7 @@ impl Journal {
         };
         let copy = make().map_err(|reason| JournalError::Copy { path: path.clone(), reason })?;
         self.copy.replace(Some((run, copy)));
+        checkpoint::inside("record-copied");
         self.write(|connection| events::apply(connection, run, &event))?;
         Ok(run)
     }
@@ -151,7 +164,8 @@ impl Journal {
     /// When it cannot be written.
     pub fn set_run(&self, run: i64, state: RunState) -> Result<(), JournalError> {
         self.change(run, &Event::Run { state })?;
-        if state.is_over() {
+        if state.is_over() && self.current()?.is_none() {
+            checkpoint::inside("run-over");
             self.reserve.remove();
         }
         Ok(())
@@ -269,6 +283,7 @@ impl Journal {
                 done => break done.map_err(|reason| JournalError::Copy { path: path.clone(), reason })?,
             }
         }
+        checkpoint::inside("record-copied");
         let written = self.write(|connection| events::apply(connection, run, event));
         written.inspect_err(|_| drop(self.missed.replace(Some((run, event.clone())))))
     }

@@ -1,10 +1,11 @@
 //! Room that is kept for the journal, so that recording a step cannot fail because somebody filled the disk.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::system::files::sync_parent;
 use crate::system::kernel;
 
 /// Bytes kept. A run of the longest plan writes less than 2 MiB to the journal, its log and its copy together; the rest
@@ -59,8 +60,9 @@ impl Reserve {
     /// Gives all of it back, when no run needs it any more.
     pub fn remove(&self) {
         // A reserve that stays costs room and nothing else.
-        let _ = fs::remove_file(&self.path);
-        let _ = self.path.parent().map(|directory| File::open(directory).and_then(|file| file.sync_all()));
+        if fs::remove_file(&self.path).is_ok() {
+            let _ = sync_parent(&self.path);
+        }
     }
 }
 

@@ -234,3 +234,62 @@ fn room_is_kept_from_the_beginning_to_the_end_of_a_run() {
     journal.set_run(1, RunState::Undone).unwrap();
     assert!(!reserve.exists());
 }
+
+#[test]
+fn room_is_kept_while_any_run_is_left_and_not_longer() {
+    let (dir, mut journal, _) = begun();
+    let (path, reserve) =
+        (dir.path().join("state/journal.sqlite"), dir.path().join("state/journal.reserve"));
+    journal.set_run(1, RunState::Applied).unwrap();
+    let above = journal.begin("repair", "{}", &["one"]).unwrap();
+    journal.set_run(above, RunState::Undone).unwrap();
+    assert!(reserve.exists(), "run 1 can be undone, too");
+    journal.set_run(1, RunState::Undone).unwrap();
+    assert!(!reserve.exists());
+    // As a run leaves it that died at its very end.
+    fs::write(&reserve, "room").unwrap();
+    drop(journal);
+    Journal::open(&path).unwrap();
+    assert!(!reserve.exists());
+}
+
+/// A run that dies while SQLite makes its file leaves nothing that anybody has to clear away.
+#[test]
+fn the_beginning_of_a_journal_is_no_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.sqlite");
+    fs::write(&path, "").unwrap();
+    assert!(Journal::open_existing(&path).unwrap().is_none());
+    let connection = Connection::open(&path).unwrap();
+    connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+    drop(connection);
+    assert!(Journal::open_existing(&path).unwrap().is_none());
+    Journal::open(&path).unwrap();
+    assert!(Journal::open_existing(&path).unwrap().is_some());
+    // With a copy of a run beside it, it is one that was emptied.
+    let (dir, journal, _) = begun();
+    let path = dir.path().join("state/journal.sqlite");
+    drop(journal);
+    fs::write(&path, "").unwrap();
+    let error = Journal::open_existing(&path).unwrap().unwrap().current().unwrap_err();
+    assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
+}
+
+/// A part of a copy would pass for all that ever happened, and a journal made of it would undo only that.
+#[test]
+fn a_copy_that_was_not_finished_is_none() {
+    let (dir, journal, steps) = begun();
+    let path = dir.path().join("state/journal.sqlite");
+    let copy = Copy::path(&path, 1);
+    drop(journal);
+    // As the making of a new copy leaves it when it dies in the middle.
+    let line = fs::read_to_string(&copy).unwrap().lines().next().unwrap().to_owned() + "\n";
+    fs::remove_file(&copy).unwrap();
+    fs::write(path.with_file_name("run-1.record-new"), line).unwrap();
+    let journal = Journal::open(&path).unwrap();
+    assert_eq!(what_counts(&journal.steps(1).unwrap()), what_counts(&steps));
+    drop(journal);
+    restore_from_copies(&path).unwrap();
+    assert_eq!(what_counts(&Journal::open(&path).unwrap().steps(1).unwrap()), what_counts(&steps));
+    assert!(!path.with_file_name("run-1.record-new").exists());
+}

@@ -22,12 +22,12 @@ pub(super) const STOPPED: [&str; 5] =
 /// Longest command line that is shown, in characters.
 const COMMAND_LENGTH: usize = 80;
 
-/// Processes that use anything below `/nix`, other than the daemon's, whose units will be stopped, builds of `build_uids`,
-/// which will be waited for, and those of containers.
-pub fn holders(build_uids: &[u32]) -> Vec<Holder> {
+/// Processes that use anything below `/nix`, other than the daemon's, whose units will be stopped, those of `ending`, uids whose
+/// processes will be waited for or ended, and those of containers.
+pub fn holders(ending: &[u32]) -> Vec<Holder> {
     let mut holders = Vec::new();
     for process in running_processes() {
-        let ends_by_itself = STOPPED.contains(&process.program.as_str()) || build_uids.contains(&process.uid);
+        let ends_by_itself = STOPPED.contains(&process.program.as_str()) || ending.contains(&process.uid);
         if process.in_container || ends_by_itself {
             continue;
         }

@@ -27,12 +27,14 @@ open my $f, '>', 'bottom';
 "#;
 
 /// Exchanges a directory full of files with links to a victim, and names of files with each other, without end; writes down how often.
-const SWAP: &str = r#"my ($dir, $log) = @ARGV; chdir $dir or die; mkdir 'swap'; mkdir "swap/d$_" for 0..9;
-for my $d (0..9) { for (0..19) { open my $f, '>', "swap/d$d/f$_"; } symlink '/srv/victim', "swap/l$d"; }
-symlink '/srv/victim', 'whole'; my $n = 0;
+/// Works by path from elsewhere unless it is told to stand in the directory.
+const SWAP: &str = r#"my ($dir, $log, $inside) = @ARGV; chdir($inside ? $dir : '/') or die;
+my ($swap, $whole, $aside) = map "$dir/$_", 'swap', 'whole', 'aside'; mkdir $swap; mkdir "$swap/d$_" for 0..9;
+for my $d (0..9) { for (0..19) { open my $f, '>', "$swap/d$d/f$_"; } symlink '/srv/victim', "$swap/l$d"; }
+symlink '/srv/victim', $whole; my $n = 0;
 while (1) { for my $d (0..9) {
-  rename "swap/d$d", "swap/t$d"; rename "swap/l$d", "swap/d$d"; rename "swap/t$d", "swap/l$d";
-  rename 'swap', 'aside'; rename 'whole', 'swap'; rename 'swap', 'whole'; rename 'aside', 'swap'; $n += 7; }
+  rename "$swap/d$d", "$swap/t$d"; rename "$swap/l$d", "$swap/d$d"; rename "$swap/t$d", "$swap/l$d";
+  rename $swap, $aside; rename $whole, $swap; rename $swap, $whole; rename $aside, $swap; $n += 7; }
   if ($n % 700 == 0) { open my $f, '>', $log; print $f "$n\n"; } }
 "#;
 
@@ -65,20 +67,13 @@ fn entries() -> usize {
     std::env::var("NIX_UNROOT_HOSTILE_ENTRIES").ok().and_then(|text| text.parse().ok()).unwrap_or(ENTRIES)
 }
 
-#[test]
-fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
-    let (machine, _) = ready(Layout::Debian, "hostile")?;
-    set_up(&machine)?;
-    let before = Manifest::outside_nix(&machine)?;
-    migrate(&machine)?;
-    // Files of the same uid outside, too, which no walk may take for its own.
-    machine.root("chown nix /srv/victim/f1[0-9]")?;
-
+/// Plants in each place that belongs to `nix`, as `nix`.
+fn plant(machine: &Machine) -> Result<()> {
     let places = ["/nix/store", "/nix/var/nix/gcroots", "/nix/var/nix/profiles", "/nix/var/nix/builds"];
     for place in places {
         let count = entries() / places.len();
         let made = as_user(
-            &machine,
+            machine,
             "nix",
             &format!("mkdir {place}/evil; perl /opt/plant.pl {place}/evil {count}"),
         )?;
@@ -88,23 +83,57 @@ fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
     machine.root(
         "for f in /etc/shadow /usr/bin/passwd /srv/victim/f1; do ln $f /nix/var/nix/profiles/evil/link-$(basename $f); ln $f /nix/store/evil/link-$(basename $f); done",
     )?;
-    let outside = Manifest::outside_nix(&machine)?;
+    Ok(())
+}
+
+/// Begins to exchange directories: three processes of `nix`, and one of alice's, in what is hers below `/nix`. Nobody ends hers, so
+/// she goes on during a whole rollback.
+fn race(machine: &Machine) -> Result<()> {
     let names = ["/nix/var/nix/profiles/evil", "/nix/store/evil", "/nix/var/nix/gcroots/evil"];
     for (number, place) in names.iter().enumerate() {
-        machine.background("root", &format!("exec setpriv --reuid=nix --regid=nix --clear-groups perl /opt/swap.pl {place} /tmp/swaps-{number}"))?;
+        machine.background("root", &format!("exec setpriv --reuid=nix --regid=nix --clear-groups perl /opt/swap.pl {place} /tmp/swaps-{number} inside"))?;
     }
-    // alice's directories stay hers: nobody ends her processes, so she goes on during the whole rollback.
     machine.background(
         "alice",
-        "exec perl /opt/swap.pl /nix/var/nix/profiles/per-user/alice /tmp/swaps-alice",
+        "exec perl /opt/swap.pl /nix/var/nix/profiles/per-user/alice /tmp/swaps-alice inside",
     )?;
-    machine.root("for i in $(seq 300); do [ -s /tmp/swaps-alice ] && [ -s /tmp/swaps-2 ] && exit 0; sleep 0.1; done; exit 1")?;
+    machine
+        .root("for i in $(seq 300); do [ -s /tmp/swaps-alice ] && [ -s /tmp/swaps-2 ] && exit 0; sleep 0.1; done; exit 1")
+        .map(drop)
+}
+
+/// Says how often they did, and fails when that is next to nothing.
+fn told(machine: &Machine) -> Result<()> {
+    let swaps = machine.root("cat /tmp/swaps-*")?;
+    let total: u64 = swaps.lines().filter_map(|line| line.parse::<u64>().ok()).sum();
+    println!("{} entries planted, {total} renames by four racing processes", entries());
+    ensure!(total > 1000 && swaps.lines().count() == 4, "the race was none: {swaps}");
+    Ok(())
+}
+
+#[test]
+fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
+    let (machine, _) = ready(Layout::Debian, "hostile")?;
+    set_up(&machine)?;
+    let before = Manifest::outside_nix(&machine)?;
+    migrate(&machine)?;
+    // Files of the same uid outside, too, which no walk may take for its own.
+    machine.root("chown nix /srv/victim/f1[0-9]")?;
+
+    plant(&machine)?;
+    let outside = Manifest::outside_nix(&machine)?;
+    race(&machine)?;
 
     for (arguments, statuses) in [
         ("inspect --json", &[0][..]),
         ("migrate --dry-run", &[0, 3]),
         ("plan", &[0, 1, 3]),
         ("verify", &[0, 1]),
+        ("doctor", &[0, 1]),
+        ("doctor --repair --dry-run --keep ours", &[0, 1, 3]),
+        ("audit", &[0, 1, 3]),
+        ("uninstall --dry-run", &[0, 3]),
+        ("resume --yes", &[0]),
         ("history", &[0]),
         ("roots", &[0, 1]),
     ] {
@@ -127,10 +156,7 @@ fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
     )?;
 
     let said = ends(&machine, "rollback --yes", &[0])?;
-    let swaps = machine.root("cat /tmp/swaps-*")?;
-    let total: u64 = swaps.lines().filter_map(|line| line.parse::<u64>().ok()).sum();
-    println!("{} entries planted, {total} renames by four racing processes", entries());
-    ensure!(total > 1000 && swaps.lines().count() == 4, "the race was none: {swaps}");
+    told(&machine)?;
     ensure!(said.contains("ending "), "the processes of nix were left running: {said}");
     machine.root(
         "pkill -u alice; rm /nix/store/evil/link-* /nix/var/nix/profiles/evil/link-*; chown root /srv/victim/*; sleep 1; ! pgrep -x perl",
@@ -140,6 +166,42 @@ fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
         .root("find /nix -xdev -nouser 2>/dev/null | head -3; stat -c %U:%G /nix/store /nix/var/nix/db")?;
     ensure!(left == "root:nixbld\nroot:root", "left with the uid of nix: {left}");
     Ok(())
+}
+
+/// A removal deletes what they exchange. What is not Nix's is as it was before there was a Nix.
+#[test]
+fn a_removal_beside_them_removes_nothing_else() -> Result<()> {
+    let base = Layout::Official.base()?;
+    let mut machine = Machine::copy_of(&base.join("tree"), "hostile-removal")?;
+    drop(base);
+    machine.boot()?;
+    machine.root("useradd -m -s /bin/bash alice")?;
+    machine.user("alice", "true")?;
+    product::install(&machine)?;
+    set_up(&machine)?;
+    let never = Manifest::outside_nix(&machine)?;
+    Layout::Official.install(&machine)?;
+    machine.root("install -d -o alice -g alice /nix/var/nix/{gcroots,profiles}/per-user/alice")?;
+    machine.user("alice", "nix-store --add /etc/hostname")?;
+    migrate(&machine)?;
+    plant(&machine)?;
+    race(&machine)?;
+    // Hers is no process that this tool ends, and it would go on to make what is being deleted.
+    let refused = ends(&machine, "uninstall --yes --purge-homes", &[3])?;
+    ensure!(refused.contains("swap.pl /nix/var/nix/profiles/per-user/alice"), "{refused}");
+    ensure!(!refused.contains("swap.pl /nix/store"), "those of nix end with the rollback: {refused}");
+    told(&machine)?;
+    // Nor one that it can see there: she works by path, from elsewhere, and makes anew what is gone.
+    machine.root("pkill -u alice; while pgrep -u alice; do sleep 0.1; done")?;
+    machine.background(
+        "alice",
+        "while :; do timeout -s KILL 0.3 perl /opt/swap.pl /nix/var/nix/profiles/per-user/alice /tmp/swaps-alice; done",
+    )?;
+    ends(&machine, "uninstall --yes --purge-homes", &[0, 4])?;
+    machine.root("pkill -u alice || true; while pgrep -u alice; do sleep 0.1; done")?;
+    ends(&machine, "resume --yes", &[0])?;
+    machine.root("test ! -e /nix; ! pgrep -x perl; rm -rf /home/alice/.cache /home/alice/.local")?;
+    never.assert_same(&Manifest::outside_nix(&machine)?, "after a removal beside an attacker")
 }
 
 /// Before a migration it is a build user, in the store's group, who may have left something there.
