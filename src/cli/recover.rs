@@ -224,7 +224,9 @@ fn named(journal: &Journal, number: i64, current: Option<Run>) -> Result<Option<
         (Some(RunState::Final), _) => format!("run {number} cannot be undone any more"),
         (Some(_), Some(later)) => {
             let Run { id, plan_name, .. } = later;
-            format!("run {id} ({plan_name}) came after run {number}: nix-unroot rollback {id} undoes that first")
+            format!(
+                "run {id} ({plan_name}) came after run {number}: nix-unroot rollback {id} undoes that first"
+            )
         }
         (None, _) | (Some(_), None) => {
             format!("there is no run {number} that can be undone: nix-unroot history lists all runs")

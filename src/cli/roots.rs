@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::args::RootsArgs;
+use super::args::{RootsArgs, Status};
 use super::exit::Exit;
+use super::runs::lock_of_runs;
 use super::{Session, require_root};
 use crate::platform::paths;
 use crate::report::Document;
@@ -77,6 +78,11 @@ pub fn roots(session: &Session, args: &RootsArgs) -> Result<Exit> {
 }
 
 fn expire(session: &Session, user: &str, arguments: &[&str]) -> Result<Exit> {
+    // Not beside a run that removes what is remembered, or proves that it counts.
+    let _lock = match lock_of_runs(session)? {
+        Ok(lock) => lock,
+        Err(ended) => return ended.finish(session, Status::default()),
+    };
     let said = scanner(user, "-all", arguments)?;
     let count = said.trim().strip_suffix(" forgotten").and_then(|count| count.parse::<u64>().ok());
     let count = count.context("nix-root-scan is of another version than nix-unroot: install both anew")?;

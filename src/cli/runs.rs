@@ -4,14 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
-use schemars::JsonSchema;
-use serde::Serialize;
+use super::Session;
 use super::args::Status;
 use super::exit::Exit;
 use super::log::{Event, Level};
 use super::progress::Progress;
-use super::Session;
 use crate::actions::Action;
 use crate::actions::conflict::Conflict;
 use crate::engine::{self, Drifted, Ending, Engine};
@@ -22,6 +19,9 @@ use crate::platform::paths;
 use crate::report::Document;
 use crate::system::own_program;
 use crate::system::package_lock::{PackageLockError, PackageLocks};
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// The document of a command that changes things, with `--json`: how it ended.
 #[derive(JsonSchema, Serialize)]
@@ -246,9 +246,9 @@ impl Runner {
         }
         if let (Ending::Undone, Some(run)) = (&ending, below) {
             let (id, name) = (run.id, run.plan_name);
-            session
-                .output
-                .message(&format!("run {id} ({name}) is still in effect: nix-unroot rollback {id} undoes that"));
+            session.output.message(&format!(
+                "run {id} ({name}) is still in effect: nix-unroot rollback {id} undoes that"
+            ));
         }
         let changed = touched && !matches!(ending, Ending::FailedAndUndone | Ending::Undecided);
         session.touched.set(session.touched.get() || changed);

@@ -147,7 +147,9 @@ fn ending(journal: &Journal) -> Result<Vec<u32>> {
     for run in journal.runs()?.iter().filter(|run| !run.state.is_over()) {
         for step in engine::recorded_plan(run)?.steps {
             match step.action {
-                Action::KeepStopped(kept) => uids.extend(users::get_user_by_name(&kept.user).map(|user| user.uid())),
+                Action::KeepStopped(kept) => {
+                    uids.extend(users::get_user_by_name(&kept.user).map(|user| user.uid()))
+                }
                 Action::KeepJobsStopped(kept) => uids.push(kept.uid),
                 _ => {}
             }

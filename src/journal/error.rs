@@ -26,7 +26,8 @@ pub enum JournalError {
     },
     /// A newer version of this tool wrote it.
     #[error(
-        "the journal {path} has version {found}, this nix-unroot knows up to {}: use the newer nix-unroot that wrote it",
+        "the journal {path} has version {found}, this nix-unroot knows up to {}: use the newer nix-unroot that wrote it (when there \
+         never was one, the journal is damaged: move it away, and run nix-unroot rollback --from-copy)",
         schema::VERSION
     )]
     Newer {

@@ -16,8 +16,11 @@ pub fn is_there(path: &Path) -> bool {
 /// Makes the journal at `path` anew from the copies beside it. What was there stays, as `NAME.damaged-SECONDS`.
 ///
 /// # Errors
-/// When there is no copy, or one is damaged; then nothing was changed.
+/// When there is no copy, one is damaged, or a newer version wrote the journal; then nothing was changed.
 pub fn restore_from_copies(path: &Path) -> Result<(), JournalError> {
+    if let Err(newer @ JournalError::Newer { .. }) = Journal::open_existing(path) {
+        return Err(newer);
+    }
     let copies = copy::all(path).map_err(|reason| broken(path, reason))?;
     if copies.is_empty() {
         return Err(broken(path, io::Error::new(io::ErrorKind::NotFound, "there is none")));

@@ -31,6 +31,9 @@ fn a_newer_journal_is_refused_by_name() {
     drop(journal);
     let error = Journal::open(&dir.path().join("state/journal.sqlite")).unwrap_err().to_string();
     assert!(error.contains("version 99") && error.contains("newer nix-unroot"), "{error}");
+    let path = dir.path().join("state/journal.sqlite");
+    assert!(matches!(restore_from_copies(&path), Err(JournalError::Newer { found: 99, .. })));
+    assert!(path.exists(), "it is still the newer one's");
 }
 
 #[test]
@@ -106,7 +109,7 @@ fn damage_is_found_and_the_copy_gives_everything_back() {
             fs::write(machine.path().join(names[2]), &copy).unwrap();
             match Journal::open(&path) {
                 // A version that is another than it was; SQLite cannot tell.
-                Err(JournalError::Newer { .. }) => {}
+                Err(JournalError::Newer { .. }) => fs::remove_file(&path).unwrap(),
                 Err(error) => {
                     assert!(
                         matches!(error, JournalError::Damaged { .. } | JournalError::Unknown { .. }),
@@ -238,8 +241,7 @@ fn room_is_kept_from_the_beginning_to_the_end_of_a_run() {
 #[test]
 fn room_is_kept_while_any_run_is_left_and_not_longer() {
     let (dir, mut journal, _) = begun();
-    let (path, reserve) =
-        (dir.path().join("state/journal.sqlite"), dir.path().join("state/journal.reserve"));
+    let (path, reserve) = (dir.path().join("state/journal.sqlite"), dir.path().join("state/journal.reserve"));
     journal.set_run(1, RunState::Applied).unwrap();
     let above = journal.begin("repair", "{}", &["one"]).unwrap();
     journal.set_run(above, RunState::Undone).unwrap();

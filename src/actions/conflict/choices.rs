@@ -38,7 +38,8 @@ impl Choices {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
             other => other.with_context(|| format!("cannot read {}", path.display()))?,
         };
-        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged: remove it, and choose again", path.display()))
     }
 
     /// Adds choices, durably.

@@ -169,7 +169,12 @@ fn what_a_migration_leaves_is_closed_and_given_back(layout: Layout) -> Result<()
     ensure!(back.stderr.contains("(migrate) is still in effect"), "{back}");
     before.assert_same(&manifest(&machine)?, "after audit --fix was rolled back")?;
     assert_migrated(&machine)?;
-    product::ok(&machine, "rollback --yes")?;
+    // A run below one that is not undone is not undone before it.
+    product::ok(&machine, "audit --fix --yes")?;
+    let below = product::run(&machine, "rollback 1 --yes")?.exits(2)?;
+    ensure!(below.stderr.contains("run 3 (audit-fix) came after run 1"), "{below}");
+    product::ok(&machine, "rollback 3 --yes")?;
+    product::ok(&machine, "rollback 1 --yes")?;
     start.assert_same(&manifest(&machine)?, "after the migration was rolled back, too")
 }
 

@@ -124,7 +124,19 @@ fn drifts_are_found_repaired_and_given_back(layout: Layout) -> Result<()> {
     let back = product::run(&machine, "rollback --yes")?.exits(0)?;
     ensure!(back.stderr.contains("(migrate) is still in effect"), "{back}");
     drifted.assert_same(&migrated_manifest(&machine)?, "after the repair was rolled back")?;
-    product::ok(&machine, "rollback --yes --keep ours")?;
+    // Given again, because it died when all was done, say, it does not undo the migration.
+    let again = product::run(&machine, "rollback --yes")?.exits(3)?;
+    ensure!(
+        again.stderr.contains("run 2 (repair) is undone already")
+            && again.stderr.contains("nix-unroot rollback 1"),
+        "{again}"
+    );
+    let named = product::run(&machine, "rollback 2 --yes")?.exits(0)?;
+    ensure!(named.stderr.contains("nothing to do"), "{named}");
+    let unknown = product::run(&machine, "rollback 7 --yes")?.exits(2)?;
+    ensure!(unknown.stderr.contains("there is no run 7"), "{unknown}");
+    drifted.assert_same(&migrated_manifest(&machine)?, "after rollbacks of what is undone")?;
+    product::ok(&machine, "rollback 1 --yes --keep ours")?;
     start.assert_same(&manifest(&machine)?, "after the migration was rolled back, too")
 }
 
@@ -149,7 +161,7 @@ fn a_package_upgrade_is_repaired() -> Result<()> {
     machine.root("grep -q 'A newer file' /etc/nix/nix.conf; grep -q '^store = daemon' /etc/nix/nix.conf")?;
     product::ok(&machine, "rollback --yes")?;
     upgraded.assert_same(&migrated_manifest(&machine)?, "after the repair was rolled back")?;
-    product::ok(&machine, "rollback --yes")?;
+    product::ok(&machine, "rollback 1 --yes")?;
     let named = [
         "/etc/nix/nix.conf",
         "/usr/lib/systemd/system/nix-daemon.service",
@@ -179,7 +191,7 @@ fn deleted_accounts_come_back() -> Result<()> {
     ensure!(machine.root(ids)? == before, "not the same accounts: {before}");
     product::ok(&machine, "rollback --yes")?;
     machine.root("! id nix")?;
-    product::ok(&machine, "rollback --yes")?;
+    product::ok(&machine, "rollback 1 --yes")?;
     start.assert_same(&manifest(&machine)?, "after two rollbacks")
 }
 
@@ -208,7 +220,7 @@ fn another_installer_is_repaired() -> Result<()> {
     product::ok(&machine, "rollback --yes")?;
     machine
         .root("systemctl is-active nix-daemon.service; test $(stat -c %U /nix/store/*-hostname) = root")?;
-    product::ok(&machine, "rollback --yes")?;
+    product::ok(&machine, "rollback 1 --yes")?;
     assert_root_owned_build(&machine, "bob", "bob-after-all")
 }
 

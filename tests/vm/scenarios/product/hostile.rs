@@ -72,11 +72,8 @@ fn plant(machine: &Machine) -> Result<()> {
     let places = ["/nix/store", "/nix/var/nix/gcroots", "/nix/var/nix/profiles", "/nix/var/nix/builds"];
     for place in places {
         let count = entries() / places.len();
-        let made = as_user(
-            machine,
-            "nix",
-            &format!("mkdir {place}/evil; perl /opt/plant.pl {place}/evil {count}"),
-        )?;
+        let made =
+            as_user(machine, "nix", &format!("mkdir {place}/evil; perl /opt/plant.pl {place}/evil {count}"))?;
         ensure!(made == "no device", "nix made a device: {made}");
     }
     // As with fs.protected_hardlinks=0, a setting of the whole host: root makes the links that nix could make then.

@@ -23,6 +23,11 @@ pub struct Case {
 }
 
 impl Case {
+    /// Whether the run is in the journal by then. Before that there is nothing to go on with, and nothing to undo.
+    pub fn is_recorded(&self) -> bool {
+        !self.instant.starts_with("run:begin:")
+    }
+
     /// Whether the run goes to its end all the same, and does not turn back.
     fn goes_on(&self) -> bool {
         self.way == Way::There && (self.recovery == "resume" || !self.revocable)

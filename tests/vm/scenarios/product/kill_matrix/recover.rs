@@ -7,7 +7,7 @@
 use super::super::interrupted::KILLED;
 use super::cases::{self, Case, Round, Way};
 use super::journeys::{JOURNEYS, Journey};
-use super::undisturbed::{Undisturbed, last_run};
+use super::undisturbed::{self, Undisturbed, last_run};
 use crate::harness::machine::Machine;
 use crate::harness::product;
 use anyhow::{Context, Result, bail, ensure};
@@ -54,6 +54,8 @@ struct Site {
     machine: Machine,
     /// What `nix-unroot` is told to do there.
     arguments: String,
+    /// The number that the run gets.
+    run: i64,
 }
 
 /// What all machines share.
@@ -135,7 +137,17 @@ impl Site {
         machine
             .root(&format!("if [ -e /var/lib/nix-unroot ]; then cp -a /var/lib/nix-unroot {STATE}; fi"))?;
         let arguments = (journey.arguments)(&machine)?;
-        Ok(Self { machine, arguments })
+        let run = undisturbed::runs(&machine)?.len() as i64 + 1;
+        Ok(Self { machine, arguments, run })
+    }
+
+    /// What recovers after this kill. A rollback names its run, so that one which died at its very end can be repeated.
+    fn command(&self, case: &Case, recovery: &str) -> String {
+        match recovery {
+            "resume" if case.is_recorded() => "resume --yes".to_owned(),
+            "resume" => self.arguments.clone(),
+            _ => format!("rollback {} --yes", self.run),
+        }
     }
 
     /// The journal is again as it was before the run: hundreds of runs in it would take time.
@@ -182,11 +194,11 @@ impl Matrix<'_> {
         if there.is_empty() {
             self.undisturbed.go_there(&site.machine, &site.arguments)?;
         } else {
-            let mut done = self.onward(&site.machine, &site.arguments, &there);
+            let mut done = self.onward(site, &there);
             let goes_back = back.is_empty() && !self.journey.is_final;
             if goes_back && done.is_ok() {
-                let undone =
-                    product::ok(&site.machine, "rollback --yes").and_then(|_| self.assert_before(site));
+                let undone = product::ok(&site.machine, &format!("rollback {} --yes", site.run))
+                    .and_then(|_| self.assert_before(site));
                 done = undone.context("undisturbed, after a chain on the way there").and(done);
             }
             let arrived = self.told(there, done);
@@ -204,17 +216,24 @@ impl Matrix<'_> {
 
     fn there_and_back(&self, site: &Site, case: &Case) -> Result<usize> {
         ensure!(self.dies(&site.machine, &site.arguments, case)?, "it did not get to {}", case.instant);
-        self.recover(&site.machine, case, "rollback")?;
+        match case.is_recorded() {
+            true => self.recover(site, case, "rollback")?,
+            false => {
+                let refused = product::run(&site.machine, &site.command(case, "rollback"))?.exits(2)?;
+                ensure!(refused.stderr.contains(&format!("there is no run {}", site.run)), "{refused}");
+            }
+        }
         self.assert_before(site)?;
         Ok(1)
     }
 
     /// Killed on the way there, and at its end all the same. Past the point of no return also a rollback leads there: it refuses, and
     /// says what does. Returns at how many instants it died.
-    fn onward(&self, machine: &Machine, arguments: &str, cases: &[Case]) -> Result<usize> {
-        let mut command = arguments;
+    fn onward(&self, site: &Site, cases: &[Case]) -> Result<usize> {
+        let machine = &site.machine;
+        let mut command = site.arguments.clone();
         for (died, case) in cases.iter().enumerate() {
-            if !self.dies(machine, command, case)? {
+            if !self.dies(machine, &command, case)? {
                 self.assert_after(machine)?;
                 return Ok(died);
             }
@@ -222,10 +241,10 @@ impl Matrix<'_> {
                 let refused = product::run(machine, "rollback --yes")?.exits(4)?;
                 ensure!(refused.stderr.contains("nix-unroot resume finishes it"), "{refused}");
             }
-            command = "resume --yes";
+            command = site.command(case, "resume");
         }
         if let Some(last) = cases.last() {
-            self.recover(machine, last, "resume")?;
+            self.recover(site, last, "resume")?;
         }
         self.assert_after(machine)?;
         Ok(cases.len())
@@ -234,19 +253,14 @@ impl Matrix<'_> {
     fn back(&self, site: &Site, cases: &[Case]) -> Result<usize> {
         let mut recovery = "rollback";
         for (died, case) in cases.iter().enumerate() {
-            if !self.dies(&site.machine, &format!("{recovery} --yes"), case)? {
+            if !self.dies(&site.machine, &site.command(case, recovery), case)? {
                 self.assert_before(site)?;
                 return Ok(died);
-            }
-            // Killed at the very end: another rollback would undo the run before this one.
-            if is_over(&site.machine, "undone")? {
-                self.assert_before(site)?;
-                return Ok(died + 1);
             }
             recovery = case.recovery;
         }
         if let Some(last) = cases.last() {
-            self.recover(&site.machine, last, recovery)?;
+            self.recover(site, last, recovery)?;
         }
         self.assert_before(site)?;
         Ok(cases.len())
@@ -285,24 +299,25 @@ impl Matrix<'_> {
     }
 
     /// Recovers after the last kill; for some cases that recovery is killed after a time, and begun again.
-    fn recover(&self, machine: &Machine, case: &Case, command: &str) -> Result<()> {
+    fn recover(&self, site: &Site, case: &Case, recovery: &str) -> Result<()> {
+        let (machine, command) = (&site.machine, site.command(case, recovery));
         if case.number.is_multiple_of(TIMED) {
             let timed = machine.try_root(&format!(
-                "end=0; timeout -s KILL 0.{} {}/nix-unroot {command} --yes || end=$?
+                "end=0; timeout -s KILL 0.{} {}/nix-unroot {command} || end=$?
                  flock -w 60 /var/lib/nix-unroot/lock true; exit $end",
                 1 + case.number % 9,
                 product::DIR
             ))?;
-            // It was quicker, and another rollback would undo the run before this one.
+            // It was quicker.
             if timed.status == 0 {
                 return Ok(());
             }
             ensure!(timed.status == KILLED, "what recovers from {} fails by itself: {timed}", case.instant);
-            if is_over(machine, "undone")? {
-                return Ok(());
-            }
         }
-        product::ok(machine, &format!("{command} --yes")).map(drop)
+        // A timed kill may have come before or after the beginning of a run that had none yet.
+        let begun = undisturbed::runs(machine)?.len() as i64 >= site.run;
+        let command = if begun && recovery == "resume" { "resume --yes".to_owned() } else { command };
+        product::ok(machine, &command).map(drop)
     }
 
     /// Counts the outcomes of cases that were tried together, and has what did not come to pass tried alone. Whether the machine is

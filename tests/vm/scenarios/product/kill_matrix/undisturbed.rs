@@ -95,11 +95,16 @@ pub fn stem(step: &str) -> &str {
     step.trim_end_matches(|letter: char| letter.is_ascii_digit()).trim_end_matches('-')
 }
 
-/// The last run in the history.
-pub fn last_run(machine: &Machine) -> Result<Value> {
+/// All runs in the history.
+pub fn runs(machine: &Machine) -> Result<Vec<Value>> {
     let mut history: Value = serde_json::from_str(&product::ok(machine, "history --json")?)?;
     let runs = history["runs"].as_array_mut().context("no runs in the history")?;
-    runs.pop().context("no run in the history")
+    Ok(std::mem::take(runs))
+}
+
+/// The last run in the history.
+pub fn last_run(machine: &Machine) -> Result<Value> {
+    runs(machine)?.pop().context("no run in the history")
 }
 
 /// The name of the last run's plan, and its steps that were not skipped.
