@@ -87,7 +87,7 @@ pub(crate) fn ask<T: DeserializeOwned, S: AsRef<OsStr>>(
         .map_err(|_| format!("the child that looks at it gave no answer ({})", output.status))?
 }
 
-/// Runs `command` in a process group of its own; it is killed after `timeout` or after `limit` bytes of output.
+/// Runs `command`, which is a [`clean`] one; it is killed with its process group after `timeout` or after `limit` bytes of output.
 pub(crate) fn output(command: &mut Command, timeout: Duration, limit: usize) -> io::Result<Output> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let said = listen(&mut child, Instant::now() + timeout, limit);

@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid, getsid, setsid};
 
 use super::{checkpoint, own_program};
 
@@ -60,8 +61,9 @@ pub enum CommandError {
     },
 }
 
-/// A command with [`SAFE_PATH`], a C locale, no standard input and nothing of the caller's environment. It runs in a
-/// process group of its own, so that a Ctrl-C typed at us does not tear an account tool apart halfway.
+/// A command with [`SAFE_PATH`], a C locale, no standard input and nothing of the caller's environment. It leads a session of its own, so
+/// that a Ctrl-C typed at us does not tear an account tool apart halfway, and a program of another user's cannot reach our terminal
+/// (`/dev/tty`, `TIOCSTI`).
 pub fn clean(program: &str) -> Command {
     clean_at(Path::new(program))
 }
@@ -69,14 +71,21 @@ pub fn clean(program: &str) -> Command {
 /// [`clean`], of a program at a path.
 pub fn clean_at(program: &Path) -> Command {
     let mut command = Command::new(program);
+    command.env_clear().env("PATH", SAFE_PATH).env("LC_ALL", "C.UTF-8").stdin(Stdio::null()).current_dir("/");
+    lead_a_session(&mut command);
     command
-        .env_clear()
-        .env("PATH", SAFE_PATH)
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::null())
-        .current_dir("/")
-        .process_group(0);
-    command
+}
+
+/// Makes a command the leader of a session, and of a process group, whose id is its process id.
+#[allow(unsafe_code)] // the standard library's own way to it is unstable (`process_setsid`)
+fn lead_a_session(command: &mut Command) {
+    let lead = || match setsid() {
+        // A child that becomes the command (`exec`) leads one already.
+        Err(Errno::EPERM) if getsid(None) == Ok(getpid()) => Ok(()),
+        other => Ok(other.map(drop)?),
+    };
+    // SAFETY: what runs between fork and exec makes three system calls, which are async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(lead) };
 }
 
 /// This program's own `internal-...` command, with the rights of `uid` and `gid` and no others.
@@ -301,6 +310,25 @@ mod tests {
         let mut lines: Vec<_> = seen.lines().collect();
         lines.sort_unstable();
         assert_eq!(lines, ["LC_ALL=C.UTF-8", &format!("PATH={SAFE_PATH}")]);
+    }
+
+    #[test]
+    fn a_command_leads_a_session_without_our_terminal() {
+        let mut child = clean("sleep").arg("30").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let (session, group) = (getsid(Some(pid)), nix::unistd::getpgid(Some(pid)));
+        killpg(pid, Signal::SIGKILL).unwrap();
+        child.wait().unwrap();
+        assert_eq!((session, group), (Ok(pid), Ok(pid)));
+        let seen = run("sh", &["-c", "(exec </dev/tty) 2>/dev/null && echo reached || echo none"]).unwrap();
+        assert_eq!(seen, "none\n");
+    }
+
+    #[test]
+    fn a_leader_may_become_a_command() {
+        let mut leader = clean("true");
+        lead_a_session(&mut leader);
+        assert!(leader.status().unwrap().success());
     }
 
     #[test]
