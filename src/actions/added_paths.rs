@@ -6,9 +6,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,9 +15,9 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Host, gid_of, show, uid_of};
-use crate::system::command;
+use super::{CHILD_TIME, Host, gid_of, show, uid_of};
 use crate::system::files::{self, Ownership};
+use crate::system::{command, watched};
 use crate::types::StorePath;
 
 /// The command of the child.
@@ -27,8 +26,6 @@ pub const COMMAND: &str = "internal-added-paths";
 const DATABASE: &str = "/nix/var/nix/db/db.sqlite";
 /// How long another process may hold the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// What the child may say, in bytes.
-const ANSWER_LIMIT: u64 = 16 << 20;
 
 /// Who owns the store.
 #[derive(Clone, Copy, Debug)]
@@ -41,21 +38,21 @@ pub struct Owner<'a> {
 
 impl Owner<'_> {
     /// The number of the newest valid path; 0 where there is no database yet.
-    pub fn last_row(&self) -> Result<i64> {
-        self.ask(&Question::LastRow).and_then(|answer| match answer {
+    pub fn last_row(&self, host: &Host<'_>) -> Result<i64> {
+        self.ask(host, &Question::LastRow).and_then(|answer| match answer {
             Answer::Row(row) => Ok(row),
             Answer::Paths(_) => bail!("the child answered another question"),
         })
     }
 
     /// Those of `paths` that the database does not know.
-    pub fn unknown(&self, paths: &BTreeSet<StorePath>) -> Result<BTreeSet<StorePath>> {
-        self.paths(&Question::Unknown(paths.clone()))
+    pub fn unknown(&self, host: &Host<'_>, paths: &BTreeSet<StorePath>) -> Result<BTreeSet<StorePath>> {
+        self.paths(host, &Question::Unknown(paths.clone()))
     }
 
     /// Writes down, under `key`, that what is in the database by now was added by this run.
     pub fn mark(&self, host: &Host<'_>, key: &str) -> Result<()> {
-        keep(&mark_file(host, key), &self.last_row()?)
+        keep(&mark_file(host, key), &self.last_row(host)?)
     }
 
     /// Takes away what was added after the row `after` and before [`Owner::mark`], in the database and in `store`, except
@@ -63,10 +60,15 @@ impl Owner<'_> {
     ///
     /// What cannot be taken away stays, and is told: it does no harm, and a damaged database must not keep a machine from going
     /// back.
-    pub fn withdraw(&self, host: &Host<'_>, key: &str, after: i64, store: &Path) {
+    ///
+    /// # Errors
+    /// When the run is to stop.
+    pub fn withdraw(&self, host: &Host<'_>, key: &str, after: i64, store: &Path) -> Result<()> {
         if let Err(error) = self.try_to_withdraw(host, key, after, store) {
+            host.check_cancelled()?;
             host.observer.note(&format!("store paths that came along stay where they are: {error:#}"));
         }
+        Ok(())
     }
 
     fn try_to_withdraw(&self, host: &Host<'_>, key: &str, after: i64, store: &Path) -> Result<()> {
@@ -75,42 +77,28 @@ impl Owner<'_> {
             Some(paths) => paths,
             None => {
                 // A step that died before its mark left nobody the time to add anything else.
-                let up_to = kept(&mark_file(host, key))?.map_or_else(|| self.last_row(), Ok)?;
-                let paths = self.paths(&Question::Removable { after, up_to })?;
+                let up_to = kept(&mark_file(host, key))?.map_or_else(|| self.last_row(host), Ok)?;
+                let paths = self.paths(host, &Question::Removable { after, up_to })?;
                 keep(&file, &paths)?;
                 paths
             }
         };
-        self.paths(&Question::Forget(paths.clone()))?;
+        self.paths(host, &Question::Forget(paths.clone()))?;
         paths.iter().try_for_each(|path| remove_tree(&store.join(path.base_name())))
     }
 
-    fn paths(&self, question: &Question) -> Result<BTreeSet<StorePath>> {
-        match self.ask(question)? {
+    fn paths(&self, host: &Host<'_>, question: &Question) -> Result<BTreeSet<StorePath>> {
+        match self.ask(host, question)? {
             Answer::Paths(paths) => Ok(paths),
             Answer::Row(_) => bail!("the child answered another question"),
         }
     }
 
-    fn ask(&self, question: &Question) -> Result<Answer> {
-        let mut child = command::own_child(COMMAND, uid_of(self.user)?, gid_of(self.group)?)
-            .arg(DATABASE)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start the child that looks into the database")?;
+    fn ask(&self, host: &Host<'_>, question: &Question) -> Result<Answer> {
+        let mut child = command::own_child(COMMAND, uid_of(self.user)?, gid_of(self.group)?);
         let question = serde_json::to_vec(question)?;
-        let asked = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(&question));
-        let mut answer = Vec::new();
-        if let Some(output) = &mut child.stdout {
-            output.take(ANSWER_LIMIT).read_to_end(&mut answer).context("cannot read the child's answer")?;
-        }
-        let output = child.wait_with_output().context("cannot wait for the child")?;
-        if !output.status.success() {
-            bail!("{} cannot use {DATABASE}: {}", self.user, String::from_utf8_lossy(&output.stderr).trim());
-        }
-        asked.context("the child did not listen")?;
+        let answer = watched::answer(child.arg(DATABASE), question, host.limits(CHILD_TIME))
+            .with_context(|| format!("{} cannot use {DATABASE}", self.user))?;
         serde_json::from_slice(&answer).context("the child gave no answer")
     }
 }
@@ -140,6 +128,7 @@ enum Answer {
 pub fn child_main(args: &[OsString]) -> u8 {
     let work = || -> Result<()> {
         let [database] = args else { bail!("{COMMAND} takes a database") };
+        watched::confine(CHILD_TIME, true).context("cannot limit the child that looks into the database")?;
         let question = serde_json::from_reader(io::stdin().lock()).context("cannot read the question")?;
         let answer = answer(Path::new(database), &question)?;
         serde_json::to_writer(io::stdout().lock(), &answer).context("cannot answer")
@@ -255,6 +244,9 @@ fn kept<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::super::test_host::host;
     use super::*;
 
     /// The tables of Nix's `src/libstore/schema.sql` as far as they matter here.
@@ -314,6 +306,18 @@ mod tests {
         let database = Connection::open(&file).unwrap();
         database.execute("INSERT INTO Refs VALUES (6, 3)", []).unwrap();
         assert_eq!(asked(&file, &Question::Removable { after: 2, up_to: 5 }), paths(&[]));
+    }
+
+    #[test]
+    fn a_run_that_is_to_stop_does_not_count_them_as_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let cancelled = AtomicBool::new(true);
+        let host = Host { cancelled: &cancelled, ..host(dir.path()) };
+        // The child is this test, which answers nothing of use.
+        let owner = Owner { user: "root", group: "root" };
+        assert!(owner.withdraw(&host, "x", 0, dir.path()).is_err());
+        cancelled.store(false, Ordering::Relaxed);
+        owner.withdraw(&host, "x", 0, dir.path()).unwrap();
     }
 
     #[test]

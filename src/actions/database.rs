@@ -14,10 +14,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, gid_of, show, uid_of};
-use crate::system::{command, files, kernel};
+use crate::system::{command, files, kernel, watched};
 
 /// How long another process may hold the database before we give up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a check may take: minutes for a large database, without end for one that its owner made so.
+const CHECK_TIME: Duration = Duration::from_secs(30 * 60);
 
 /// Checks the database, folds its write-ahead log in, and keeps a copy.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -93,15 +95,11 @@ pub struct HandOverDatabase {
 }
 
 impl HandOverDatabase {
-    fn check_as_owner(&self) -> Result<()> {
-        let output = command::own_child("internal-check-database", uid_of(&self.user)?, gid_of(&self.group)?)
-            .arg(&self.path)
-            .output()
-            .context("cannot start the child that checks the database")?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("{} cannot use {}: {}", self.user, show(&self.path), said.trim());
-        }
+    fn check_as_owner(&self, host: &Host<'_>) -> Result<()> {
+        let mut child =
+            command::own_child("internal-check-database", uid_of(&self.user)?, gid_of(&self.group)?);
+        watched::answer(child.arg(&self.path), Vec::new(), host.limits(CHECK_TIME))
+            .with_context(|| format!("{} cannot use {}", self.user, show(&self.path)))?;
         Ok(())
     }
 }
@@ -125,16 +123,17 @@ impl Act for HandOverDatabase {
         Ok(())
     }
 
-    fn apply(&self, _: &Host<'_>, (): &()) -> Result<()> {
-        self.check_as_owner()
+    fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        self.check_as_owner(host)
     }
 
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
         if fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.uid() == 0) {
             return Ok(());
         }
-        // A damaged database must not keep the machine from going back; the administrator must hear of it.
-        if let Err(error) = self.check_as_owner() {
+        // A damaged database, or one whose check never ends, must not keep the machine from going back; the administrator must hear of it.
+        if let Err(error) = self.check_as_owner(host) {
+            host.check_cancelled()?;
             host.observer.note(&format!(
                 "{error:#}; the copy from before the migration is {}",
                 host.backups.join("db.sqlite").display()
@@ -149,16 +148,23 @@ impl Act for HandOverDatabase {
 /// # Errors
 /// When the database cannot be opened for writing, or is damaged.
 pub fn child_main(path: &Path) -> Result<()> {
+    watched::confine(CHECK_TIME, true).context("cannot limit the child that checks the database")?;
     check(path)
+}
+
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let database = Connection::open_with_flags(path, flags)?;
+    database.busy_timeout(BUSY_TIMEOUT)?;
+    // Its views, triggers and constraints are the owner's, too, and may call nothing with an effect.
+    database.execute_batch("PRAGMA trusted_schema = off;")?;
+    Ok(database)
 }
 
 /// Opens the database for writing, folds its log in, and checks it whole.
 fn check(path: &Path) -> Result<()> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let database =
-        Connection::open_with_flags(path, flags).with_context(|| format!("cannot open {}", show(path)))?;
+    let database = open(path).with_context(|| format!("cannot open {}", show(path)))?;
     let context = || format!("cannot check {}", show(path));
-    database.busy_timeout(BUSY_TIMEOUT).with_context(context)?;
     let busy: i64 =
         database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).with_context(context)?;
     if busy != 0 {
@@ -229,6 +235,14 @@ mod tests {
         bytes[middle..].fill(0xa5);
         fs::write(&path, bytes).unwrap();
         assert!(check(&path).is_err());
+    }
+
+    #[test]
+    fn a_schema_is_not_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = open(&database(dir.path())).unwrap();
+        let trusted: i64 = database.query_row("PRAGMA trusted_schema", [], |row| row.get(0)).unwrap();
+        assert_eq!(trusted, 0);
     }
 
     #[test]

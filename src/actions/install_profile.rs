@@ -12,10 +12,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::added_paths::Owner;
-use super::register_paths::OwnersNix;
+use super::register_paths::{NIX_TIME, OwnersNix};
 use super::unpack_archive::Unpacked;
-use super::{Act, Host, gid_of, show, uid_of};
-use crate::system::command;
+use super::{Act, CHILD_TIME, Host, gid_of, show, uid_of};
+use crate::system::{command, watched};
 use crate::types::StorePath;
 
 /// The command of the child that gives a profile back.
@@ -87,43 +87,31 @@ impl Act for InstallProfile {
         Ok(false)
     }
 
-    fn capture(&self, _: &Host<'_>) -> Result<Was> {
+    fn capture(&self, host: &Host<'_>) -> Result<Was> {
         Ok(Was {
             links: links(&self.profile)?,
             roots: roots(Path::new(ROOTS), &self.profile)?,
-            last_row: self.owner().last_row()?,
+            last_row: self.owner().last_row(host)?,
         })
     }
 
     fn apply(&self, host: &Host<'_>, _: &Was) -> Result<()> {
         let programs = self.programs(host)?;
-        let output = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
-            .command(&programs[0], "nix-env")?
-            .arg("--profile")
-            .arg(&self.profile)
-            .arg("--install")
-            .args(programs.iter().map(StorePath::to_path))
-            .output()
-            .with_context(|| format!("cannot start nix-env of {}", programs[0]))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("cannot install Nix into {}: {}", show(&self.profile), said.trim());
-        }
+        let mut install = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
+            .command(&programs[0], "nix-env")?;
+        install.arg("--profile").arg(&self.profile).arg("--install");
+        install.args(programs.iter().map(StorePath::to_path));
+        watched::answer(&mut install, Vec::new(), host.limits(NIX_TIME))
+            .with_context(|| format!("cannot install Nix into {}", show(&self.profile)))?;
         self.owner().mark(host, KEY)
     }
 
     fn undo(&self, host: &Host<'_>, was: &Was) -> Result<()> {
-        let output = command::own_child(COMMAND, uid_of(&self.user)?, gid_of(&self.group)?)
-            .arg(&self.profile)
-            .arg(serde_json::to_string(was)?)
-            .output()
-            .context("cannot start the child that gives the profile back")?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("{} cannot give back {}: {}", self.user, show(&self.profile), said.trim());
-        }
-        self.owner().withdraw(host, KEY, was.last_row, &self.store);
-        Ok(())
+        let mut child = command::own_child(COMMAND, uid_of(&self.user)?, gid_of(&self.group)?);
+        child.arg(&self.profile).arg(serde_json::to_string(was)?);
+        watched::answer(&mut child, Vec::new(), host.limits(CHILD_TIME))
+            .with_context(|| format!("{} cannot give back {}", self.user, show(&self.profile)))?;
+        self.owner().withdraw(host, KEY, was.last_row, &self.store)
     }
 }
 
@@ -131,6 +119,7 @@ impl Act for InstallProfile {
 pub fn child_main(args: &[OsString]) -> u8 {
     let work = || -> Result<()> {
         let [profile, was] = args else { bail!("{COMMAND} takes a profile and what was there") };
+        watched::confine(CHILD_TIME, true).context("cannot limit the child that gives the profile back")?;
         let was = serde_json::from_slice(was.as_encoded_bytes()).context("cannot read what was there")?;
         restore(Path::new(profile), Path::new(ROOTS), &was)
     };

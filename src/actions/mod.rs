@@ -70,6 +70,7 @@ mod write_for_volume;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
@@ -81,6 +82,7 @@ use drift::{Aspect, Drift};
 
 use crate::facts::macos;
 use crate::platform::directory;
+use crate::system::watched::Limits;
 
 /// What an action may use besides its own parameters.
 pub struct Host<'a> {
@@ -104,6 +106,11 @@ impl Host<'_> {
             bail!("stopped by a signal");
         }
         Ok(())
+    }
+
+    /// Limits for a child with another user's rights: this time, and until the run is to stop.
+    fn limits(&self, time: Duration) -> Limits<'_> {
+        Limits::of_time(time).until(self.cancelled)
     }
 }
 
@@ -374,6 +381,9 @@ fn to_journal(before: &impl Serialize) -> Result<String> {
 fn from_journal<T: DeserializeOwned>(captured: &str) -> Result<T> {
     serde_json::from_str(captured).context("the journal's record of what was there is not readable")
 }
+
+/// How long a child of another user's may take for what takes moments, when it reads what that user wrote and could make it endless.
+const CHILD_TIME: Duration = Duration::from_secs(5 * 60);
 
 /// A name as a path's display, for messages.
 fn show(path: &Path) -> std::path::Display<'_> {

@@ -1,18 +1,18 @@
 //! Nix's database gets to know what was unpacked, from Nix itself, run as the store's owner.
 
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::added_paths::Owner;
 use super::unpack_archive::Unpacked;
 use super::{Act, Host, gid_of, uid_of};
-use crate::system::command;
+use crate::system::{command, watched};
 use crate::types::StorePath;
 
 /// Parameters.
@@ -31,6 +31,8 @@ pub struct RegisterPaths {
 
 /// What this step's records are called in the run's backups.
 const KEY: &str = "registered";
+/// How long Nix may take, which waits for whoever else has the store's locks.
+pub(super) const NIX_TIME: Duration = Duration::from_secs(30 * 60);
 
 impl RegisterPaths {
     fn owner(&self) -> Owner<'_> {
@@ -54,35 +56,22 @@ impl Act for RegisterPaths {
         Ok(false)
     }
 
-    fn capture(&self, _: &Host<'_>) -> Result<i64> {
-        self.owner().last_row()
+    fn capture(&self, host: &Host<'_>) -> Result<i64> {
+        self.owner().last_row(host)
     }
 
     fn apply(&self, host: &Host<'_>, _: &i64) -> Result<()> {
         let unpacked = Unpacked::load(host)?.context("nothing was unpacked")?;
-        let mut child = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
-            .command(&unpacked.contents.nix, "nix-store")?
-            .arg("--load-db")
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start the archive's nix-store")?;
-        // A child that ends early closes its input; what it says is the reason then.
-        let written = child
-            .stdin
-            .take()
-            .map_or(Ok(()), |mut input| input.write_all(unpacked.contents.registration.as_bytes()));
-        let output = child.wait_with_output().context("cannot wait for nix-store --load-db")?;
-        if !output.status.success() {
-            bail!("nix-store --load-db failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        written.context("nix-store --load-db did not read everything")?;
+        let mut load = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
+            .command(&unpacked.contents.nix, "nix-store")?;
+        let registration = unpacked.contents.registration.into_bytes();
+        watched::answer(load.arg("--load-db"), registration, host.limits(NIX_TIME))
+            .context("nix-store --load-db failed")?;
         self.owner().mark(host, KEY)
     }
 
     fn undo(&self, host: &Host<'_>, after: &i64) -> Result<()> {
-        self.owner().withdraw(host, KEY, *after, &self.store);
-        Ok(())
+        self.owner().withdraw(host, KEY, *after, &self.store)
     }
 }
 

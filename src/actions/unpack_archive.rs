@@ -192,11 +192,12 @@ impl Act for UnpackArchive {
         let Some(unpacked) = Unpacked::load(host)? else { return Ok(()) };
         // What the database still knows is needed by what was built since.
         let owner = Owner { user: &self.user, group: &self.group };
-        match owner.unknown(&unpacked.new) {
+        match owner.unknown(host, &unpacked.new) {
             Ok(unknown) => {
                 unknown.iter().try_for_each(|path| remove_tree(&self.store.join(path.base_name())))
             }
             Err(error) => {
+                host.check_cancelled()?;
                 host.observer.note(&format!("store paths that came along stay where they are: {error:#}"));
                 Ok(())
             }

@@ -17,11 +17,10 @@ mod error;
 mod operations;
 #[cfg(test)]
 mod scripted;
-mod text;
 mod wire;
 
+pub use crate::system::text::{printable, shown};
 pub use connection::{Connection, Trust};
 pub use derivation::Derivation;
 pub use error::DaemonError;
 pub use operations::{BuildResult, BuildStatus, Root};
-pub use text::{printable, shown};

@@ -4,23 +4,20 @@
 //! again with a hidden subcommand and the rights of `nobody`. The child prints one JSON document.
 
 use std::ffi::OsStr;
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{database, userns};
 use crate::system::command::{clean, clean_at};
-use crate::system::{kernel, own_program};
+use crate::system::own_program;
+use crate::system::watched::{Limits, Watched, confine};
 
 /// The kernel's overflow uid and gid, `nobody` on every distribution: owner of nothing.
 pub const NOBODY: u32 = 65_534;
@@ -30,13 +27,6 @@ pub const READ_DATABASE: &str = "internal-read-db";
 pub const PROBE_USERNS: &str = "internal-probe-userns";
 /// Hidden subcommand: becomes `PROGRAM --version` under limits, `internal-run-version PROGRAM`.
 pub const RUN_VERSION: &str = "internal-run-version";
-
-/// What a child said.
-#[derive(Debug)]
-pub(crate) struct Output {
-    pub status: ExitStatus,
-    pub stdout: Vec<u8>,
-}
 
 /// Answers a hidden subcommand in a child that [`gather`](super::gather) started: `name` is the subcommand, `args` the rest.
 /// Its answer goes to standard output, which is the protocol between the two; a process that is no such child gets
@@ -87,17 +77,12 @@ pub(crate) fn ask<T: DeserializeOwned, S: AsRef<OsStr>>(
         .map_err(|_| format!("the child that looks at it gave no answer ({})", output.status))?
 }
 
-/// Runs `command` in a process group of its own; it is killed after `timeout` or after `limit` bytes of output.
+/// Runs `command`, which is a [`clean`] one; it is ended after `timeout` or after `limit` bytes of output, and what it leaves running with
+/// it. What it says on standard error is nobody's to read.
 pub(crate) fn output(command: &mut Command, timeout: Duration, limit: usize) -> io::Result<Output> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-    let said = listen(&mut child, Instant::now() + timeout, limit);
-    if said.is_err() {
-        // The group's id is the child's, which is not reaped yet, so it cannot be another's.
-        let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
-        let _ = child.kill();
-    }
-    let status = child.wait()?;
-    Ok(Output { status, stdout: said? })
+    let limits = Limits { output: limit, ..Limits::of_time(timeout) };
+    let child = Watched::start(command.stderr(Stdio::null()), Vec::new(), limits.output)?;
+    child.end(limits).map(|(output, _)| output)
 }
 
 /// A child that is `nobody` can start this program only if everyone may execute it.
@@ -112,46 +97,13 @@ fn cannot_run(helper: &Path, error: &io::Error) -> String {
     )
 }
 
-fn listen(child: &mut Child, deadline: Instant, limit: usize) -> io::Result<Vec<u8>> {
-    let mut stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    let mut said = Vec::new();
-    let mut chunk = [0; 8192];
-    let late = || io::Error::new(io::ErrorKind::TimedOut, "no end within the time given");
-    loop {
-        let left = deadline.checked_duration_since(Instant::now()).ok_or_else(late)?;
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        if poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
-            continue;
-        }
-        match stdout.read(&mut chunk)? {
-            0 => break,
-            read => said.extend_from_slice(&chunk[..read]),
-        }
-        if said.len() > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "too much output"));
-        }
-    }
-    while child.try_wait()?.is_none() {
-        if Instant::now() > deadline {
-            return Err(late());
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    Ok(said)
-}
-
 fn answer<T: Serialize>(result: &Result<T, String>) -> io::Result<()> {
     serde_json::to_writer(io::stdout().lock(), result).map_err(io::Error::from)
 }
 
-/// Limits for a process that handles what it cannot trust: no new privileges, no core, no file, some time and memory.
+/// Limits for a process that handles what it cannot trust: it writes no file, and has some time and memory.
 fn limit() -> Result<(), String> {
-    let set = |resource, value| setrlimit(resource, value, value);
-    kernel::set_no_new_privileges()
-        .and_then(|()| set(Resource::RLIMIT_CORE, 0))
-        .and_then(|()| set(Resource::RLIMIT_FSIZE, 0))
-        .and_then(|()| set(Resource::RLIMIT_CPU, 300))
-        .and_then(|()| kernel::limit_memory(8 << 30))
+    confine(Duration::from_secs(300), false)
         .map_err(|error| format!("cannot limit the child that looks at it: {error}"))
 }
 
@@ -164,6 +116,8 @@ fn become_version(program: &OsStr) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn shell(script: &str) -> Command {

@@ -4,18 +4,17 @@
 //! a fixed `PATH` and nothing of the caller's environment, and a program is never looked up anywhere else.
 
 use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::errno::Errno;
+use nix::unistd::{getpid, getsid, setsid};
 
+use super::text::printable;
+use super::watched::{Limits, Watched};
 use super::{checkpoint, own_program};
 
 /// Where programs are looked up.
@@ -24,13 +23,13 @@ pub const SAFE_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long a command may take. systemd gives a unit 90 s to start or stop, and then ends it by force, which takes as long
 /// again at most (`DefaultTimeoutStopSec=` of systemd-system.conf(5)).
 const LIMIT: Duration = Duration::from_secs(200);
-/// How long is waited for the rest of what a command said, when it has ended and something that it started still holds the pipe.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How much a command may say, in bytes. What is longer is an error and not cut, because it would be read as if it were whole.
+const OUTPUT_LIMIT: usize = 64 << 20;
 
 /// Why a command gave no usable output.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// The program could not be started.
+    /// The program could not be started, or said too much.
     #[error("cannot run {program}: {reason}")]
     Start {
         /// The program's name.
@@ -45,7 +44,7 @@ pub enum CommandError {
         command: String,
         /// How it ended.
         status: std::process::ExitStatus,
-        /// What it wrote to standard error, trimmed.
+        /// What it wrote to standard error, trimmed and printable.
         stderr: String,
     },
     /// The program did not end in time, and was ended with what it had started.
@@ -60,8 +59,9 @@ pub enum CommandError {
     },
 }
 
-/// A command with [`SAFE_PATH`], a C locale, no standard input and nothing of the caller's environment. It runs in a
-/// process group of its own, so that a Ctrl-C typed at us does not tear an account tool apart halfway.
+/// A command with [`SAFE_PATH`], a C locale, no standard input and nothing of the caller's environment. It leads a session of its own, so
+/// that a Ctrl-C typed at us does not tear an account tool apart halfway, and a program of another user's cannot reach our terminal
+/// (`/dev/tty`, `TIOCSTI`).
 pub fn clean(program: &str) -> Command {
     clean_at(Path::new(program))
 }
@@ -69,14 +69,21 @@ pub fn clean(program: &str) -> Command {
 /// [`clean`], of a program at a path.
 pub fn clean_at(program: &Path) -> Command {
     let mut command = Command::new(program);
+    command.env_clear().env("PATH", SAFE_PATH).env("LC_ALL", "C.UTF-8").stdin(Stdio::null()).current_dir("/");
+    lead_a_session(&mut command);
     command
-        .env_clear()
-        .env("PATH", SAFE_PATH)
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::null())
-        .current_dir("/")
-        .process_group(0);
-    command
+}
+
+/// Makes a command the leader of a session, and of a process group, whose id is its process id.
+#[allow(unsafe_code)] // the standard library's own way to it is unstable (`process_setsid`)
+fn lead_a_session(command: &mut Command) {
+    let lead = || match setsid() {
+        // A child that becomes the command (`exec`) leads one already.
+        Err(Errno::EPERM) if getsid(None) == Ok(getpid()) => Ok(()),
+        other => Ok(other.map(drop)?),
+    };
+    // SAFETY: what runs between fork and exec makes three system calls, which are async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(lead) };
 }
 
 /// This program's own `internal-...` command, with the rights of `uid` and `gid` and no others.
@@ -106,20 +113,32 @@ pub fn run_with_input<S: AsRef<OsStr>>(
     said_well(output_with_input(program, args, input)?, program, args)
 }
 
-/// [`run`], however long it takes; with the rights of this uid and gid and no others, if they are given.
+/// [`run`], however long it takes.
 ///
 /// # Errors
 /// When it cannot be started, or exits with anything but 0.
-pub fn run_without_limit<S: AsRef<OsStr>>(
+pub fn run_without_limit<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, CommandError> {
+    said_well(output_within(Duration::MAX, program, args, &[])?, program, args)
+}
+
+/// [`run`] with the rights of this uid and gid and no others. That user may stop it, so it ends after `limit`, with all it started.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_as<S: AsRef<OsStr>>(
+    (uid, gid): (u32, u32),
+    limit: Duration,
     program: &str,
     args: &[S],
-    user: Option<(u32, u32)>,
 ) -> Result<String, CommandError> {
     let mut command = clean(program);
-    if let Some((uid, gid)) = user {
-        command.uid(uid).gid(gid);
-    }
-    said_well(output_of(Duration::MAX, command, program, args, &[])?, program, args)
+    command.uid(uid).gid(gid);
+    said_well(output_of(Limits::of_time(limit), command, program, args, &[])?, program, args)
+}
+
+/// For a command of root's, which may leave a program running that it is there to start.
+fn ours(time: Duration) -> Limits<'static> {
+    Limits { time, output: OUTPUT_LIMIT, leaves_nothing: false, cancelled: None }
 }
 
 fn said_well<S: AsRef<OsStr>>(output: Output, program: &str, args: &[S]) -> Result<String, CommandError> {
@@ -129,7 +148,7 @@ fn said_well<S: AsRef<OsStr>>(output: Output, program: &str, args: &[S]) -> Resu
     Err(CommandError::Failed {
         command: typed(program, args),
         status: output.status,
-        stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        stderr: printable(String::from_utf8_lossy(&output.stderr).trim()),
     })
 }
 
@@ -159,108 +178,29 @@ fn output_within<S: AsRef<OsStr>>(
     args: &[S],
     input: &[u8],
 ) -> Result<Output, CommandError> {
-    output_of(limit, clean(program), program, args, input)
+    output_of(ours(limit), clean(program), program, args, input)
 }
 
 fn output_of<S: AsRef<OsStr>>(
-    limit: Duration,
+    limits: Limits<'_>,
     mut command: Command,
     program: &str,
     args: &[S],
     input: &[u8],
 ) -> Result<Output, CommandError> {
     let start = |reason| CommandError::Start { program: program.to_owned(), reason };
-    if !input.is_empty() {
-        command.stdin(Stdio::piped());
-    }
-    let mut child =
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
-    if let Some(mut pipe) = child.stdin.take() {
-        // One that did not want it says why in its own words.
-        let _ = pipe.write_all(input);
-    }
+    let child = Watched::start(command.args(args).stderr(Stdio::piped()), input.to_vec(), limits.output)
+        .map_err(start)?;
     checkpoint::inside_command(child.id());
-    let (done, all_done) = channel();
-    let stdout = collect(child.stdout.take(), done.clone());
-    let stderr = collect(child.stderr.take(), done);
-    let Some(status) = wait(&mut child, limit).map_err(start)? else {
-        // Its process group is its own, see `clean`. One that is gone is what is wanted.
-        let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
-        let _ = child.wait();
-        return Err(CommandError::TimedOut { command: typed(program, args), seconds: limit.as_secs() });
-    };
+    // One that did not want its input says why in its own words.
+    let (output, _) = child.end(limits).map_err(|reason| match reason.kind() {
+        ErrorKind::TimedOut => {
+            CommandError::TimedOut { command: typed(program, args), seconds: limits.time.as_secs() }
+        }
+        _ => start(reason),
+    })?;
     checkpoint::inside("command-ended");
-    // Nothing is sent: both readers drop their end when they are done.
-    let _ = all_done.recv_timeout(LAST_WORDS);
-    let take =
-        |bytes: &Mutex<Vec<u8>>| std::mem::take(&mut *bytes.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Output { status, stdout: take(&stdout), stderr: take(&stderr) })
-}
-
-/// Reads a pipe to its end on a thread of its own; `done` is dropped then.
-fn collect(pipe: Option<impl Read + Send + 'static>, done: Sender<()>) -> Arc<Mutex<Vec<u8>>> {
-    let all = Arc::new(Mutex::new(Vec::new()));
-    let bytes = Arc::clone(&all);
-    thread::spawn(move || {
-        let _done = done;
-        let Some(mut pipe) = pipe else { return };
-        let mut buffer = [0; 8192];
-        // What came before an error is what there is.
-        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-            bytes.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..count]);
-        }
-    });
-    all
-}
-
-/// Waits for a child that nobody else waits for; `None` when the time is over.
-fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let start = Instant::now();
-    let ended = Ended::of(child)?;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        let left = limit.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return Ok(None);
-        }
-        ended.wait(left);
-    }
-}
-
-/// What tells that a child has ended.
-#[cfg(target_os = "linux")]
-struct Ended(std::os::fd::OwnedFd);
-
-#[cfg(target_os = "linux")]
-impl Ended {
-    fn of(child: &Child) -> std::io::Result<Self> {
-        use rustix::process::{Pid, PidfdFlags, pidfd_open};
-        Ok(Self(pidfd_open(Pid::from_child(child), PidfdFlags::empty())?))
-    }
-
-    /// Returns when the child has ended, at the latest after `left`; or earlier, after a signal.
-    fn wait(&self, left: Duration) {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let mut files = [PollFd::new(std::os::fd::AsFd::as_fd(&self.0), PollFlags::POLLIN)];
-        let _ = poll(&mut files, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
-    }
-}
-
-/// Elsewhere one looks again and again.
-#[cfg(not(target_os = "linux"))]
-struct Ended;
-
-#[cfg(not(target_os = "linux"))]
-impl Ended {
-    fn of(_: &Child) -> std::io::Result<Self> {
-        Ok(Self)
-    }
-
-    fn wait(&self, left: Duration) {
-        thread::sleep(left.min(Duration::from_millis(5)));
-    }
+    Ok(output)
 }
 
 /// A command as one would type it.
@@ -293,6 +233,11 @@ pub fn shell_words(words: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use nix::sys::signal::{Signal, killpg};
+    use nix::unistd::Pid;
+
     use super::*;
 
     #[test]
@@ -301,6 +246,25 @@ mod tests {
         let mut lines: Vec<_> = seen.lines().collect();
         lines.sort_unstable();
         assert_eq!(lines, ["LC_ALL=C.UTF-8", &format!("PATH={SAFE_PATH}")]);
+    }
+
+    #[test]
+    fn a_command_leads_a_session_without_our_terminal() {
+        let mut child = clean("sleep").arg("30").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let (session, group) = (getsid(Some(pid)), nix::unistd::getpgid(Some(pid)));
+        killpg(pid, Signal::SIGKILL).unwrap();
+        child.wait().unwrap();
+        assert_eq!((session, group), (Ok(pid), Ok(pid)));
+        let seen = run("sh", &["-c", "(exec </dev/tty) 2>/dev/null && echo reached || echo none"]).unwrap();
+        assert_eq!(seen, "none\n");
+    }
+
+    #[test]
+    fn a_leader_may_become_a_command() {
+        let mut leader = clean("true");
+        lead_a_session(&mut leader);
+        assert!(leader.status().unwrap().success());
     }
 
     #[test]
@@ -330,6 +294,17 @@ mod tests {
             output_within(Duration::from_secs(60), "sh", &["-c", "echo said; sleep 20 & exit 3"], &[])
                 .unwrap();
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), &b"said\n"[..]));
+    }
+
+    #[test]
+    fn a_user_who_stops_a_command_of_his_does_not_stop_us() {
+        let me = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let began = Instant::now();
+        let error = run_as(me, Duration::from_secs(1), "sh", &["-c", "kill -STOP $$"]).unwrap_err();
+        assert!(matches!(error, CommandError::TimedOut { seconds: 1, .. }), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(20));
+        let error = run_as(me, Duration::from_secs(60), "sh", &["-c", "printf 'a\\033[2Jb' >&2; exit 1"]);
+        assert!(error.unwrap_err().to_string().ends_with(": ab"));
     }
 
     #[test]

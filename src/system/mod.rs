@@ -1,4 +1,5 @@
-//! What every part needs of the operating system: commands with a clean environment, files that are
+//! What every part needs of the operating system: commands with a clean environment, children that are watched, text that is fit for a
+//! terminal, files that are
 //! replaced whole or not at all, access control lists, the locks of those who change it, too, and
 //! waiting.
 
@@ -10,4 +11,6 @@ pub mod kernel;
 pub mod own_program;
 pub mod package_lock;
 pub mod pause;
+pub mod text;
 pub mod trees;
+pub mod watched;

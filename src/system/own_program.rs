@@ -44,7 +44,8 @@ pub fn path() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PathBuf::from(paths::PROGRAM))
 }
 
-/// A command with `program`, which is this one, and the rights of `uid` and `gid` and no others. Only root can start it.
+/// A command with `program`, which is this one, and the rights of `uid` and `gid` and no others. Only root can start it. It has no
+/// terminal (see [`clean_at`]) before it becomes the user.
 pub fn as_user(program: &Path, uid: u32, gid: u32) -> Command {
     let mut command = clean_at(program);
     if kernel::is_mac() {

@@ -1,4 +1,4 @@
-//! Removing and copying trees of files, with rm(1) and cp(1), however long it takes.
+//! Removing and copying trees of files, with rm(1) and cp(1), however long it takes with root's rights.
 //!
 //! rm and not the standard library, whose recursion a tree of some thousand levels stops. Both follow no link, so a tree may be hostile. A
 //! Mac's tools know no long options, and its rm knows `-x` only since macOS 12.3 (`rm/rm.c` of Apple's file_cmds-353.100.22); so there mounts
@@ -6,9 +6,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::command::{self, CommandError};
 use super::kernel;
+
+/// How long removing may take with another user's rights, who may hold it up.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Why a tree is still there, or not all of it gone.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +54,10 @@ fn remove_with_rights(user: Option<(u32, u32)>, paths: &[PathBuf]) -> Result<(),
     };
     let words: Vec<&OsStr> =
         options.iter().map(OsStr::new).chain(paths.iter().map(|path| path.as_os_str())).collect();
-    command::run_without_limit("rm", &words, user)?;
+    match user {
+        Some(user) => command::run_as(user, LIMIT, "rm", &words)?,
+        None => command::run_without_limit("rm", &words)?,
+    };
     Ok(())
 }
 
@@ -62,7 +69,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), TreeError> {
     let options: &[&str] =
         if kernel::is_mac() { &["-a", "--"] } else { &["--archive", "--no-target-directory", "--"] };
     let words: Vec<OsString> = options.iter().map(OsString::from).chain([from.into(), to.into()]).collect();
-    command::run_without_limit("cp", &words, None)?;
+    command::run_without_limit("cp", &words)?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Text from a daemon, made fit for a terminal.
+//! Text that others wrote, made fit for a terminal.
 
 /// The most characters of one message that are kept.
 const LONGEST: usize = 4000;

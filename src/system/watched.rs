@@ -1,0 +1,339 @@
+//! Children that are watched: for how long they run and for how much they say.
+//!
+//! A child that runs with another user's rights, or reads what another user wrote, may be made to run for ever and to speak without end.
+//! Nothing here waits for the end of a pipe without a limit: a process that left its group may hold it.
+
+use std::io::{self, Read, Write};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use super::kernel;
+use super::text::printable;
+
+/// How much of standard error is kept, in bytes; the rest is read and forgotten.
+const COMPLAINT_LIMIT: usize = 1 << 20;
+/// How long is waited for the rest of what a child said, when it has ended and something that it started still holds the pipe.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// The longest time between two looks at whether a child goes on.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What a child may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits<'a> {
+    /// How long it may run.
+    pub time: Duration,
+    /// How many bytes it may write to standard output.
+    pub output: usize,
+    /// Whether what it leaves running is ended with it.
+    pub leaves_nothing: bool,
+    /// Set when it is to be ended at once.
+    pub cancelled: Option<&'a AtomicBool>,
+}
+
+/// Why a child that does something as another user gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    /// It could not be started, or was ended.
+    #[error(transparent)]
+    Ended(#[from] io::Error),
+    /// It said no, in words that are made printable.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A child that runs.
+#[derive(Debug)]
+pub struct Watched {
+    child: Child,
+    stdout: Arc<Heard>,
+    stderr: Arc<Heard>,
+    /// Is disconnected when both pipes are at their ends.
+    all_said: Receiver<()>,
+    /// Whether it took all of its input.
+    fed: Receiver<bool>,
+}
+
+/// What a pipe brought so far.
+#[derive(Debug, Default)]
+struct Heard {
+    bytes: Mutex<Vec<u8>>,
+    /// There was more.
+    overflowed: AtomicBool,
+}
+
+impl Limits<'_> {
+    /// For a child that reads what another user wrote, and leaves nothing running. Its answer is 16 MiB long at most.
+    pub fn of_time(time: Duration) -> Self {
+        Self { time, output: 16 << 20, leaves_nothing: true, cancelled: None }
+    }
+}
+
+impl<'a> Limits<'a> {
+    /// The same, until this is set.
+    #[must_use]
+    pub fn until(self, cancelled: &'a AtomicBool) -> Self {
+        Self { cancelled: Some(cancelled), ..self }
+    }
+}
+
+/// Runs a child of [`command::clean`](super::command::clean)'s kind with `input`, and returns what it wrote to standard output.
+///
+/// # Errors
+/// When it cannot be started, oversteps a limit and is ended, does not read its input, or exits with anything but 0.
+pub fn answer(command: &mut Command, input: Vec<u8>, limits: Limits<'_>) -> Result<Vec<u8>, ChildError> {
+    let child = Watched::start(command.stderr(Stdio::piped()), input, limits.output)?;
+    let (output, fed) = child.end(limits)?;
+    if !output.status.success() {
+        let said = printable(String::from_utf8_lossy(&output.stderr).trim());
+        return Err(ChildError::Refused(if said.is_empty() { output.status.to_string() } else { said }));
+    }
+    if !fed {
+        return Err(io::Error::new(io::ErrorKind::BrokenPipe, "it did not read all that it was given").into());
+    }
+    Ok(output.stdout)
+}
+
+impl Watched {
+    /// Starts a command, which has to lead a process group as [`command::clean`](super::command::clean) makes it do, and listens to the
+    /// first `limit` bytes of its output. Its standard error is listened to where it is piped.
+    ///
+    /// # Errors
+    /// The system's reason.
+    pub fn start(command: &mut Command, input: Vec<u8>, limit: usize) -> io::Result<Self> {
+        if !input.is_empty() {
+            command.stdin(Stdio::piped());
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let (done, all_said) = channel();
+        let (tell, fed) = channel();
+        let stdin = child.stdin.take();
+        // On a thread that nobody waits for: a child may never read.
+        thread::spawn(move || tell.send(stdin.is_none_or(|mut pipe| pipe.write_all(&input).is_ok())));
+        let stdout = Heard::listen(child.stdout.take(), limit, done.clone());
+        let stderr = Heard::listen(child.stderr.take(), COMPLAINT_LIMIT, done);
+        Ok(Self { child, stdout, stderr, all_said, fed })
+    }
+
+    /// Its process id, which is that of its process group.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end, or ends it; what it said, and whether it took all of its input.
+    ///
+    /// # Errors
+    /// When it oversteps a limit ([`io::ErrorKind::TimedOut`], [`io::ErrorKind::FileTooLarge`]) or the run is to stop.
+    pub fn end(mut self, limits: Limits<'_>) -> io::Result<(Output, bool)> {
+        let ended = self.wait(&limits);
+        if ended.is_err() || limits.leaves_nothing {
+            // The group's id is the child's, which is not reaped yet, so it cannot be another's.
+            let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
+        }
+        if ended.is_err() {
+            let _ = self.child.kill();
+        }
+        let status = self.child.wait()?;
+        ended?;
+        // Nothing is sent: both readers drop their end when they are done.
+        let _ = self.all_said.recv_timeout(LAST_WORDS);
+        self.stdout.check()?;
+        let fed = self.fed.recv_timeout(LAST_WORDS).unwrap_or(false);
+        Ok((Output { status, stdout: self.stdout.take(), stderr: self.stderr.take() }, fed))
+    }
+
+    /// Returns when the child has ended, which stays to be reaped.
+    fn wait(&self, limits: &Limits<'_>) -> io::Result<()> {
+        let start = Instant::now();
+        let ended = Ended::of(&self.child)?;
+        let id = rustix::process::Pid::from_child(&self.child);
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        while waitid(WaitId::Pid(id), look)?.is_none() {
+            let left = limits.time.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no end within the time given"));
+            }
+            if limits.cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
+                return Err(io::Error::new(io::ErrorKind::Interrupted, "stopped by a signal"));
+            }
+            self.stdout.check()?;
+            ended.wait(left.min(LOOK));
+        }
+        Ok(())
+    }
+}
+
+impl Heard {
+    /// Reads a pipe to its end on a thread of its own, and keeps the first `limit` bytes; `done` is dropped then.
+    fn listen(pipe: Option<impl Read + Send + 'static>, limit: usize, done: Sender<()>) -> Arc<Self> {
+        let heard = Arc::new(Self::default());
+        let listener = Arc::clone(&heard);
+        thread::spawn(move || {
+            let _done = done;
+            let Some(mut pipe) = pipe else { return };
+            let mut buffer = [0; 8192];
+            // What came before an error is what there is.
+            while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+                let mut bytes = listener.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = limit.saturating_sub(bytes.len());
+                bytes.extend_from_slice(&buffer[..count.min(room)]);
+                if count > room {
+                    listener.overflowed.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        heard
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.overflowed.load(Ordering::Relaxed) {
+            true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "too much output")),
+            false => Ok(()),
+        }
+    }
+
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What tells that a child has ended.
+#[cfg(target_os = "linux")]
+struct Ended(std::os::fd::OwnedFd);
+
+#[cfg(target_os = "linux")]
+impl Ended {
+    fn of(child: &Child) -> io::Result<Self> {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        Ok(Self(pidfd_open(Pid::from_child(child), PidfdFlags::empty())?))
+    }
+
+    /// Returns when the child has ended, at the latest after `left`; or earlier, after a signal.
+    fn wait(&self, left: Duration) {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut files = [PollFd::new(std::os::fd::AsFd::as_fd(&self.0), PollFlags::POLLIN)];
+        let _ = poll(&mut files, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+    }
+}
+
+/// Elsewhere one looks again and again.
+#[cfg(not(target_os = "linux"))]
+struct Ended;
+
+#[cfg(not(target_os = "linux"))]
+impl Ended {
+    fn of(_: &Child) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    fn wait(&self, left: Duration) {
+        thread::sleep(left.min(Duration::from_millis(5)));
+    }
+}
+
+/// What a child that reads what it cannot trust takes from itself: new privileges, cores, more than 8 GiB of memory, this much time of a
+/// processor and, unless it `writes`, files.
+///
+/// # Errors
+/// The system's reason.
+pub fn confine(time: Duration, writes: bool) -> io::Result<()> {
+    let set = |resource, value| setrlimit(resource, value, value);
+    kernel::set_no_new_privileges()?;
+    set(Resource::RLIMIT_CORE, 0)?;
+    set(Resource::RLIMIT_CPU, time.as_secs())?;
+    if !writes {
+        set(Resource::RLIMIT_FSIZE, 0)?;
+    }
+    Ok(kernel::limit_memory(8 << 30)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::clean;
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(300);
+
+    fn said(script: &str, input: &[u8], limits: Limits<'_>) -> Result<String, ChildError> {
+        let answer = answer(clean("sh").args(["-c", script]), input.to_vec(), limits)?;
+        Ok(String::from_utf8(answer).unwrap())
+    }
+
+    fn kind(result: Result<String, ChildError>) -> io::ErrorKind {
+        match result {
+            Err(ChildError::Ended(error)) => error.kind(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn is_there(marker: &str) -> bool {
+        clean("pgrep").args(["-fx", marker]).stdout(Stdio::null()).status().unwrap().success()
+    }
+
+    #[test]
+    fn a_child_that_hangs_or_floods_or_is_not_wanted_is_ended() {
+        let began = Instant::now();
+        let minutes = Limits::of_time(Duration::from_secs(300));
+        assert_eq!(kind(said("sleep 300", b"", Limits::of_time(SHORT))), io::ErrorKind::TimedOut);
+        assert_eq!(
+            kind(said("exec >&- 2>&-; sleep 300", b"", Limits::of_time(SHORT))),
+            io::ErrorKind::TimedOut
+        );
+        let flood = "trap '' PIPE; while :; do echo yes; done";
+        assert_eq!(kind(said(flood, b"", Limits { output: 100, ..minutes })), io::ErrorKind::FileTooLarge);
+        let complaints = "while :; do echo no >&2; done";
+        assert_eq!(kind(said(complaints, b"", Limits::of_time(SHORT))), io::ErrorKind::TimedOut);
+        let cancelled = AtomicBool::new(true);
+        assert_eq!(kind(said("sleep 300", b"", minutes.until(&cancelled))), io::ErrorKind::Interrupted);
+        // More than a pipe holds, and nobody reads it.
+        let question = vec![b'x'; 1 << 20];
+        assert_eq!(kind(said("sleep 300", &question, Limits::of_time(SHORT))), io::ErrorKind::TimedOut);
+        assert_eq!(kind(said("exit 0", &question, minutes)), io::ErrorKind::BrokenPipe);
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn only_the_beginning_of_what_a_child_complains_is_kept() {
+        let limits = Limits::of_time(Duration::from_secs(60));
+        let mut child = clean("sh");
+        child.args(["-c", "head -c 3000000 /dev/zero >&2; echo end"]).stderr(Stdio::piped());
+        let (output, _) = Watched::start(&mut child, Vec::new(), limits.output).unwrap().end(limits).unwrap();
+        assert_eq!((output.stderr.len(), output.stdout.as_slice()), (COMPLAINT_LIMIT, &b"end\n"[..]));
+    }
+
+    #[test]
+    fn an_answer_is_whole_and_a_refusal_is_printable() {
+        let limits = Limits::of_time(Duration::from_secs(60));
+        let question = "question\n".repeat(100_000);
+        assert_eq!(said("cat", question.as_bytes(), limits).unwrap(), question);
+        let error = said(r"printf 'no: \033[2Jx\007y\nmore\n' >&2; exit 3", b"", limits).unwrap_err();
+        assert_eq!(error.to_string(), "no: x?y\nmore");
+        assert_eq!(said("exit 3", b"", limits).unwrap_err().to_string(), "exit status: 3");
+    }
+
+    #[test]
+    fn what_a_child_leaves_running_is_ended_with_it() {
+        for (leaves_nothing, seconds) in [(true, 3101), (false, 3102)] {
+            let marker = format!("sleep {seconds}{}", std::process::id());
+            let limits = Limits { leaves_nothing, ..Limits::of_time(Duration::from_secs(60)) };
+            let pid = said(&format!("{marker} >&- 2>&- & echo $!"), b"", limits).unwrap();
+            // A killed process is in the table until it is reaped, by whoever adopted it.
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while is_there(&marker) && leaves_nothing && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(20));
+            }
+            assert_eq!(is_there(&marker), !leaves_nothing, "{marker}");
+            if !leaves_nothing {
+                nix::sys::signal::kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+            }
+        }
+    }
+}
