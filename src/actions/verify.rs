@@ -72,8 +72,10 @@ impl Served {
             return Ok(Self(None));
         }
         let context = || format!("cannot start {}", program.display());
-        let child =
-            command::clean(&program.to_string_lossy()).stdin(Stdio::null()).spawn().with_context(context)?;
+        let mut script = command::clean(&program.to_string_lossy());
+        // It holds the lock of the run: when we are killed, the next one waits until it is gone, and not for ever.
+        command::ends_with_us(&mut script);
+        let child = script.stdin(Stdio::null()).spawn().with_context(context)?;
         let mut served = Self(Some(child));
         let start = Instant::now();
         let mut pause = Pause::up_to(Duration::from_millis(50));

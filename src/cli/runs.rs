@@ -263,7 +263,7 @@ impl Runner {
 /// When it cannot be taken for another reason.
 pub fn lock(session: &Session) -> Result<std::result::Result<Lock, Ended>> {
     match Lock::take(Path::new(paths::JOURNAL)) {
-        Err(error @ LockError::Held(_)) => Ok(Err(Ended::refused(session, &error.into()))),
+        Err(error @ LockError::Held { .. }) => Ok(Err(Ended::refused(session, &error.into()))),
         lock => Ok(Ok(lock?)),
     }
 }

@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 
 use super::{database, userns};
 use crate::system::command::{clean, clean_at};
-use crate::system::own_program;
 use crate::system::watched::{Limits, Watched, confine};
+use crate::system::{kernel, own_program};
 
 /// The kernel's overflow uid and gid, `nobody` on every distribution: owner of nothing.
 pub const NOBODY: u32 = 65_534;
@@ -111,6 +111,8 @@ fn become_version(program: &OsStr) -> io::Result<()> {
     limit().map_err(io::Error::other)?;
     let seconds = 5;
     setrlimit(Resource::RLIMIT_CPU, seconds, seconds)?;
+    // The lock of a run among them: whoever this program is, he could keep it, or give it up.
+    kernel::close_others_on_exec()?;
     Err(clean(&program.to_string_lossy()).env("HOME", "/var/empty").arg("--version").exec())
 }
 

@@ -1,18 +1,25 @@
 //! One run at a time.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
+use crate::system::text::printable;
+
 /// Why the lock could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another run holds it.
-    #[error("another nix-unroot run is in progress (it holds {0}); wait for it to end")]
-    Held(PathBuf),
+    #[error("another nix-unroot run is in progress ({by}holds {path}); wait for it to end")]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// Who has it open, for people; ends with a space.
+        by: String,
+    },
     /// The file could not be opened or locked.
     #[error("cannot lock {path}: {reason}")]
     Io {
@@ -54,7 +61,7 @@ impl Lock {
                 fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|errno| io(errno.into()))?;
                 Ok(Self { _file: file })
             }
-            Err(TryLockError::WouldBlock) => Err(LockError::Held(path)),
+            Err(TryLockError::WouldBlock) => Err(LockError::Held { by: who_has(&path), path }),
             Err(TryLockError::Error(reason)) => Err(LockError::Io { path, reason }),
         }
     }
@@ -64,6 +71,23 @@ impl Lock {
         File::open(lock_path(journal))
             .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
+}
+
+/// The processes that have the file open: the run, or what a run that was killed left at work. Without `/proc`, nobody is named.
+fn who_has(path: &Path) -> String {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let has_it = |process: &Path| {
+        let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        open.filter_map(|file| fs::read_link(file.path()).ok()).any(|file| file == real)
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+        (pid != std::process::id() && has_it(&entry.path()))
+            .then(|| format!("process {pid} ({})", printable(name.trim())))
+    });
+    let all: Vec<_> = processes.collect();
+    if all.is_empty() { "it ".to_owned() } else { format!("{} ", all.join(", ")) }
 }
 
 fn lock_path(journal: &Path) -> PathBuf {
@@ -81,9 +105,23 @@ mod tests {
         assert!(!Lock::is_held(&journal));
         assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "asking makes no file");
         let lock = Lock::take(&journal).unwrap();
-        assert!(matches!(Lock::take(&journal), Err(LockError::Held(_))));
+        assert!(matches!(Lock::take(&journal), Err(LockError::Held { .. })));
         assert!(Lock::is_held(&journal));
         drop(lock);
         Lock::take(&journal).unwrap();
+    }
+
+    /// A child that outlives a killed run holds its lock.
+    #[test]
+    fn who_holds_it_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("journal.sqlite");
+        let lock = Lock::take(&journal).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
+        drop(lock);
+        let error = Lock::take(&journal).unwrap_err().to_string();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(error.contains(&format!("(process {} (sleep) holds ", child.id())), "{error}");
     }
 }

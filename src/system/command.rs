@@ -86,6 +86,20 @@ fn lead_a_session(command: &mut Command) {
     unsafe { command.pre_exec(lead) };
 }
 
+/// Has the kernel ask a command to end (SIGTERM) when the thread that starts it ends, however that comes about; only on Linux.
+#[allow(unsafe_code)] // there is no other way between fork and exec
+pub fn ends_with_us(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, set_parent_process_death_signal};
+        let ask = || Ok(set_parent_process_death_signal(Some(Signal::TERM))?);
+        // SAFETY: what runs between fork and exec makes one system call, which is async-signal-safe, and allocates nothing.
+        unsafe { command.pre_exec(ask) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
+}
+
 /// This program's own `internal-...` command, with the rights of `uid` and `gid` and no others.
 pub fn own_child(command: &str, uid: u32, gid: u32) -> Command {
     let mut child = own_program::as_user(&own_program::path(), uid, gid);

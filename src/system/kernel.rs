@@ -20,6 +20,25 @@ pub fn is_mac() -> bool {
     cfg!(target_os = "macos") || Path::new(MAC_VERSION).exists()
 }
 
+/// Where a process finds its descriptors by number.
+const DESCRIPTORS: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+
+/// Has every descriptor but the first three closed when this process becomes another program.
+///
+/// # Errors
+/// When they cannot be listed.
+#[allow(unsafe_code)] // a descriptor that is known by its number alone
+pub fn close_others_on_exec() -> io::Result<()> {
+    for entry in std::fs::read_dir(DESCRIPTORS)? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(number) = number.filter(|number: &i32| *number > 2) {
+            // SAFETY: it changes a flag of a descriptor, and no memory. The one that lists them is closed by then, which is an error.
+            let _ = unsafe { nix::libc::fcntl(number, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
 /// Opens a directory for reading, with no symbolic link anywhere on the way.
 ///
 /// # Errors
