@@ -19,6 +19,7 @@ fn a_program_that_is_asked_for_its_version_gets_no_descriptor() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let said = |command: &mut Command| String::from_utf8(command.output().unwrap().stdout).unwrap();
     assert_eq!(said(&mut Command::new(&program)), "held\n", "a child as such gets it");
-    let asked = said(Command::new(env!("CARGO_BIN_EXE_nix-unroot")).arg("internal-run-version").arg(&program));
+    let asked =
+        said(Command::new(env!("CARGO_BIN_EXE_nix-unroot")).arg("internal-run-version").arg(&program));
     assert_eq!(asked, "free\n");
 }

@@ -8,7 +8,7 @@ use crate::harness::image;
 use crate::harness::layout::Layout;
 use crate::harness::machine::Machine;
 use crate::harness::manifest::Manifest;
-use crate::harness::nixcmd;
+use crate::harness::{nixcmd, product};
 use anyhow::Result;
 
 /// A machine, and a run on it.
@@ -23,6 +23,8 @@ pub struct Journey {
     pub is_final: bool,
     /// Whether paths are registered on the way or before it, which get another time each time.
     pub registers: bool,
+    /// Whether systemd starts the daemon when somebody connects.
+    serves: bool,
 }
 
 /// What the names of Debian's units begin with that stay.
@@ -35,6 +37,7 @@ const MIGRATE: Journey = Journey {
     arguments: |_| Ok("migrate --yes".to_owned()),
     is_final: false,
     registers: false,
+    serves: true,
 };
 const UNINSTALL: Journey = Journey {
     name: "uninstall, Debian's packages",
@@ -43,7 +46,7 @@ const UNINSTALL: Journey = Journey {
     ..MIGRATE
 };
 
-pub const JOURNEYS: [Journey; 10] = [
+pub const JOURNEYS: [Journey; 11] = [
     MIGRATE,
     Journey {
         name: "migrate, official installer",
@@ -100,6 +103,14 @@ pub const JOURNEYS: [Journey; 10] = [
         arguments: |_| Ok("doctor --repair --yes --keep ours".to_owned()),
         ..MIGRATE
     },
+    Journey {
+        name: "install, without an init system",
+        make: in_a_container,
+        arguments: |machine| Ok(format!("install --yes --init none {}", from_archive(machine)?)),
+        registers: true,
+        serves: false,
+        ..MIGRATE
+    },
 ];
 
 impl Journey {
@@ -117,7 +128,7 @@ impl Journey {
 
     /// Everything that makes up the machine, before the run or after a rollback.
     pub fn before(&self, machine: &Machine) -> Result<Manifest> {
-        if machine.tree().join("nix/var/nix/daemon-socket").exists() {
+        if self.serves && machine.tree().join("nix/var/nix/daemon-socket").exists() {
             // The daemon runs, which a first client starts; the scanner ends by itself when nobody asks.
             nixcmd::trust(machine, "alice")?;
             machine.try_root("systemctl stop nix-root-scan.service")?;
@@ -158,6 +169,27 @@ fn with_old_nix() -> Result<Machine> {
     let machine = machine_of(image::with_old_nix()?, "kill-old")?;
     let (kept, _) = build_as_alice(&machine, "before")?;
     machine.user("alice", &format!("nix-store --realise {kept} --add-root ~/result; nix-store --gc"))?;
+    Ok(machine)
+}
+
+/// A machine on which the program works in a container without systemd (as in `without_init.rs`), which its first call makes: it is a
+/// script there, with the program in a directory beside it. Whoever kills the script kills the program.
+fn in_a_container() -> Result<Machine> {
+    let machine = machine_of(image::without_nix()?, "kill-no-init")?;
+    let directory = product::DIR;
+    let script = format!(
+        "#!/bin/sh
+if ! [ -e /run/init ]; then
+    setsid unshare --pid --mount --fork --mount-proc sh -c 'mount -t tmpfs none /run/systemd; while :; do sleep 1; done' \\
+        </dev/null >/dev/null 2>&1 &
+    until P=$(pgrep -P \"$(pgrep -xo unshare)\" -x sh) && ! [ -e /proc/$P/root/run/systemd/system ]; do sleep 0.1; done
+    echo $P >/run/init
+fi
+exec nsenter --target $(cat /run/init) --mount --pid -- setpriv --pdeathsig KILL {directory}/inside/nix-unroot \"$@\"
+"
+    );
+    machine.root(&format!("cd {directory}; mkdir inside; mv nix-* inside"))?;
+    machine.write_file(&format!("{directory}/nix-unroot"), "0755", script)?;
     Ok(machine)
 }
 

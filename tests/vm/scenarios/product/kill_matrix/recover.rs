@@ -47,6 +47,7 @@ journeys!(
     uninstall_official: 7,
     migrate_persons: 8,
     repair: 9,
+    install_without_init: 10,
 );
 
 /// A machine before the run.
