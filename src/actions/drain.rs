@@ -96,7 +96,7 @@ fn database_holder() -> Result<Option<String>> {
     };
     let all = facts::running_processes();
     let found = all.into_iter().find(|process| !process.in_container && has_database(process.pid));
-    Ok(found.map(|process| words(process.pid, &process.command.join(" "))))
+    Ok(found.map(|process| words(process.pid, &process.shown())))
 }
 
 impl Processes<'_> {
@@ -153,7 +153,7 @@ pub fn end_all_of(host: &Host<'_>, uid: u32) -> Result<()> {
                 "{} processes of uid {uid} do not end, process {} ({}) among them: end them, and try again",
                 left.len(),
                 first.pid,
-                first.command.join(" ")
+                first.shown()
             );
         }
         if !told {

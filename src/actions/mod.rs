@@ -82,6 +82,7 @@ use drift::{Aspect, Drift};
 
 use crate::facts::macos;
 use crate::platform::directory;
+use crate::system::text;
 use crate::system::watched::Limits;
 
 /// What an action may use besides its own parameters.
@@ -385,9 +386,9 @@ fn from_journal<T: DeserializeOwned>(captured: &str) -> Result<T> {
 /// How long a child of another user's may take for what takes moments, when it reads what that user wrote and could make it endless.
 const CHILD_TIME: Duration = Duration::from_secs(5 * 60);
 
-/// A name as a path's display, for messages.
-fn show(path: &Path) -> std::path::Display<'_> {
-    path.display()
+/// A path for messages.
+fn show(path: &Path) -> String {
+    text::path(path)
 }
 
 /// The uid of `user`, found by name (NSS included; on a Mac, in its local directory).

@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Host, uid_of};
+use super::{Act, Host, show, uid_of};
 use crate::facts::{RawProcess, running_processes};
 use crate::system::kernel;
 use crate::system::pause::Pause;
@@ -65,8 +65,8 @@ impl Act for NoWriters {
                     "process {} of uid {} ({}) can still write to {}, which belongs to {} now: end it, and try again",
                     process.pid,
                     process.uid,
-                    process.command.join(" "),
-                    file.display(),
+                    process.shown(),
+                    show(&file),
                     self.user
                 );
             }

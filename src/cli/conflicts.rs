@@ -8,6 +8,7 @@ use super::args::Whose;
 use super::log::Event;
 use crate::actions::conflict::{Conflict, Keep};
 use crate::daemon::printable;
+use crate::system::text;
 
 /// Lines of a diff that are shown.
 const SHOWN: usize = 24;
@@ -81,7 +82,7 @@ pub fn choose(
 fn show(session: &Session, conflict: &Conflict, number: usize, of: usize) {
     let say = |text: &str| session.output.message(text);
     let word = Style::new().yellow().bold().for_stderr().apply_to("conflict");
-    say(&format!("{word} {number} of {of}: {}: {}", conflict.path.display(), conflict.reason));
+    say(&format!("{word} {number} of {of}: {}: {}", text::path(&conflict.path), conflict.reason));
     say(&format!("    before the migration: {}", printable(&conflict.before.what)));
     say(&format!("    the migration wrote:  {}", printable(&conflict.ours.what)));
     say(&format!("    now there is:         {}", printable(&conflict.now.what)));
@@ -105,7 +106,7 @@ fn tell_choice(session: &Session, conflict: &Conflict, keep: Keep, asked: bool) 
 }
 
 fn ask(conflict: &Conflict, words: Words) -> Result<Option<Keep>> {
-    let theirs = format!("theirs: {} stays as it is now", conflict.path.display());
+    let theirs = format!("theirs: {} stays as it is now", text::path(&conflict.path));
     let version = if words.puts_back { &conflict.ours } else { &conflict.before };
     let ours = format!("ours: {}, {}", printable(&version.what), words.answer);
     let answer = dialoguer::Select::new()

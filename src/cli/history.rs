@@ -143,7 +143,7 @@ fn headline(entry: &Entry) -> String {
 
 fn step_line(step: &StepRecord) -> String {
     let state = serde_json::to_string(&step.state).unwrap_or_default();
-    let error = step.error.as_ref().map_or(String::new(), |error| format!("  error: {error}"));
+    let error = step.error.as_ref().map_or(String::new(), |error| format!("  error: {}", printable(error)));
     let changed = step.changed.as_deref().unwrap_or("-");
     format!("  {:>3} {:<8} {:<24} {changed}{error}", step.index + 1, state.trim_matches('"'), step.id)
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::journal::RunLog;
+use crate::system::text::for_terminal;
 
 /// How messages are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -111,7 +112,7 @@ impl Log {
         if self.is_json() {
             let _ = writeln!(std::io::stderr(), "{}", event.record(self.state().run));
         } else {
-            print(event.text());
+            print(&for_terminal(event.text()));
         }
         self.keep(event);
     }
@@ -160,6 +161,14 @@ impl Log {
 mod tests {
     use super::*;
     use crate::journal::read_log;
+
+    #[test]
+    fn what_would_steer_a_terminal_is_not_printed() {
+        let shown = std::cell::Cell::new(String::new());
+        let event = Event::new("note", "\u{1b}[33mnote:\u{1b}[0m a\u{1b}]0;b\u{7}\n\tdiff");
+        Log::new(LogFormat::Text).tell_with(&event, |text| shown.set(text.to_owned()));
+        assert_eq!(shown.take(), "\u{1b}[33mnote:\u{1b}[0m a]0;b\n\tdiff");
+    }
 
     #[test]
     fn a_run_has_what_was_said_before_it_and_since() {

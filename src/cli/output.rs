@@ -13,6 +13,7 @@ use crate::findings::{Finding, Severity};
 use crate::plan::Plan;
 use crate::report::{self, Document, Overview, Standing};
 use crate::system::command::shell_words;
+use crate::system::text::for_terminal;
 
 /// Where and how things are printed.
 #[derive(Debug)]
@@ -38,11 +39,11 @@ impl Output {
     pub fn line(&self, text: &str) {
         if !self.json {
             // A reader that went away (`| head`) is no reason to stop a migration.
-            let _ = writeln!(std::io::stdout(), "{text}");
+            let _ = writeln!(std::io::stdout(), "{}", for_terminal(text));
         }
     }
 
-    /// A text on standard output, JSON or not.
+    /// A text on standard output, JSON or not: one that is encoded, or ours from end to end.
     pub fn raw(&self, text: &str) -> Result<()> {
         writeln!(std::io::stdout(), "{}", text.trim_end()).context("cannot write to standard output")
     }

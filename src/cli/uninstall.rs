@@ -24,6 +24,7 @@ use crate::plan::{Plan, Uninstall};
 use crate::platform::paths;
 use crate::remains::{Holder, Remains, holders, users_of_the_volume};
 use crate::report::Document;
+use crate::system::text;
 
 /// The document of `uninstall --dry-run --json`, and of a removal that is blocked.
 #[derive(JsonSchema, Serialize)]
@@ -232,7 +233,7 @@ impl Survey {
             .iter()
             .filter(|mount| mount.path.starts_with("/nix") && mount.path != Path::new("/nix"));
         blockers.extend(
-            mounts.map(|mount| format!("{0} is mounted: unmount it (umount {0})", mount.path.display())),
+            mounts.map(|mount| format!("{0} is mounted: unmount it (umount {0})", text::path(&mount.path))),
         );
         let mut in_use = holders(&[self.remains.build_uids.as_slice(), &self.ending].concat());
         if let Some(mac) = self.facts.mac.as_ref().filter(|mac| mac.volume.is_some()) {

@@ -30,7 +30,7 @@ use crate::actions::{Host, Observer};
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState};
 use crate::plan::{Plan, Step};
 use crate::system::files::sync_file_systems;
-use crate::system::{checkpoint, kernel};
+use crate::system::{checkpoint, kernel, text};
 
 /// Who watches a run, step by step.
 pub trait RunObserver: Observer {
@@ -368,7 +368,7 @@ impl<'a> Engine<'a> {
         let mut host = self.host(run)?;
         let (found, follow) = self.scan(&host, plan, &self.records(run, plan)?)?;
         for conflict in &found {
-            self.observer.as_observer().note(&format!("{}: {}", conflict.path.display(), conflict.reason));
+            self.observer.as_observer().note(&format!("{}: {}", text::path(&conflict.path), conflict.reason));
         }
         host.choices.add(&host.backups, follow)?;
         Ok(!found.is_empty())

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Database;
 use super::child::{NOBODY, READ_DATABASE, ask};
-use super::reader::{Reader, printable};
+use super::reader::Reader;
+use crate::system::text::one_line;
 
 const FILE: &str = "/nix/var/nix/db/db.sqlite";
 /// `quick_check` reads all of a database, which may be gigabytes on a slow disk.
@@ -41,7 +42,7 @@ pub(crate) fn gather(reader: &Reader<'_>) -> Option<Database> {
         path: path.to_owned(),
         schema,
         valid_paths: contents.as_ref().and_then(|contents| contents.valid_paths),
-        integrity: contents.map(|contents| printable(&contents.integrity)),
+        integrity: contents.map(|contents| one_line(&contents.integrity)),
         bytes: size(path) + size(&beside(path, "-wal")),
         uid: file.uid,
     })

@@ -1,7 +1,10 @@
 //! Every Nix on the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
 
 use super::child::RUN_VERSION;
 use super::machine::As;
@@ -96,8 +99,19 @@ fn version_in_name(name: &str) -> Option<NixVersion> {
     NixVersion::parse(version)
 }
 
-/// Asks the program itself, in a child that is `nobody` and under limits: it may be anybody's. `nix (Nix) 2.34.8`
+/// Asks the program itself, in a child under limits, as it may be anybody's. `nix (Nix) 2.34.8`
+///
+/// The child is `nobody` where this process is root. Where it is not, the child has the caller's rights, and what a third one put
+/// somewhere (`~/.nix-profile/bin/nix`) must not run with them.
 fn ask(reader: &Reader<'_>, program: &Path) -> Option<NixVersion> {
+    let me = geteuid();
+    if reader.machine.is_live()
+        && !me.is_root()
+        && let Some(why) = anothers(reader, program, me.as_raw())
+    {
+        reader.note(format!("{} --version", program.display()), format!("{why} (run as root to ask it)"));
+        return None;
+    }
     let helper = reader.machine.helper().to_string_lossy().into_owned();
     let said = if reader.machine.is_live() {
         reader.machine.run(As::Helper, &helper, &[RUN_VERSION.as_ref(), program.as_os_str()])
@@ -111,6 +125,22 @@ fn ask(reader: &Reader<'_>, program: &Path) -> Option<NixVersion> {
             None
         }
     }
+}
+
+/// Why somebody other than root and `me` could have chosen what lies at `program`, which no link is on the way to.
+fn anothers(reader: &Reader<'_>, program: &Path, me: u32) -> Option<String> {
+    program.ancestors().find_map(|part| {
+        let name = part.display();
+        let Ok(found) = reader.machine.lstat(part) else { return Some(format!("cannot look at {name}")) };
+        let (uid, _) = reader.machine.owner(part, &found);
+        // In a sticky directory an entry is its owner's, who is looked at, too.
+        let others = found.mode() & 0o022 != 0 && !(found.is_dir() && found.mode() & 0o1000 != 0);
+        match (uid == 0 || uid == me, others) {
+            (false, _) => Some(format!("{name} belongs to uid {uid}, and would run with your rights")),
+            (_, true) => Some(format!("others can write to {name}, and it would run with your rights")),
+            _ => None,
+        }
+    })
 }
 
 /// Who provides a Nix that no package owns.
@@ -127,7 +157,51 @@ fn provider(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+    use crate::facts::Machine;
+
+    #[test]
+    fn a_program_that_a_third_one_chose_is_not_run_with_the_callers_rights() {
+        const ME: u32 = 1000;
+        let dir = tempfile::tempdir().unwrap();
+        let set = |path: &str, mode| {
+            fs::set_permissions(dir.path().join(path), Permissions::from_mode(mode)).unwrap();
+        };
+        fs::create_dir_all(dir.path().join("home/bob/bin")).unwrap();
+        fs::write(dir.path().join("home/bob/bin/nix"), "").unwrap();
+        for path in [".", "home", "home/bob", "home/bob/bin", "home/bob/bin/nix"] {
+            set(path, 0o755);
+        }
+        let why = |owners: &[(&str, u32)]| {
+            let roots = Machine::at(dir.path()).owned_by_root();
+            let owned = |machine: Machine, (path, uid): &(&str, u32)| machine.with_owner(path, *uid, *uid);
+            let machine = owners.iter().fold(roots, owned);
+            anothers(&Reader::new(&machine), Path::new("/home/bob/bin/nix"), ME).unwrap_or_default()
+        };
+        assert_eq!(why(&[]), "");
+        assert_eq!(why(&[("/home/bob/bin/nix", ME), ("/home/bob", ME)]), "");
+        assert!(why(&[("/home/bob/bin/nix", 1001)]).starts_with("/home/bob/bin/nix belongs to uid 1001"));
+        assert!(why(&[("/home/bob", 1001)]).starts_with("/home/bob belongs to uid 1001"));
+        for (path, mode, weak) in [
+            ("home", 0o777, true),
+            ("home", 0o1777, false),
+            ("home", 0o755, false),
+            ("home/bob/bin", 0o775, true),
+            ("home/bob/bin", 0o755, false),
+            ("home/bob/bin/nix", 0o1757, true),
+        ] {
+            set(path, mode);
+            let why = why(&[]);
+            assert_eq!(
+                why.starts_with(&format!("others can write to /{path},")),
+                weak,
+                "{path} {mode:o}: {why}"
+            );
+        }
+    }
 
     #[test]
     fn a_store_path_tells_its_version() {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::reader::{Reader, printable};
+use super::reader::Reader;
 use super::{BuildUsers, ConfFile, NixProcess, ProcessRole, nix_conf};
+use crate::system::text::one_line;
 use crate::types::{SubidEntry, SubidRange};
 
-/// Longest command line that is kept, in characters.
+/// Longest command line that is shown, in characters.
 const COMMAND_LENGTH: usize = 200;
 /// Programs of Nix that a user starts.
 const CLIENTS: [&str; 12] = [
@@ -43,6 +44,13 @@ pub struct RawProcess {
     pub age_seconds: u64,
     /// Whether it belongs to a container on this machine, whose Nix is another one.
     pub in_container: bool,
+}
+
+impl RawProcess {
+    /// Its command line for people: whoever started it chose the words.
+    pub fn shown(&self) -> String {
+        one_line(&self.command.join(" ")).chars().take(COMMAND_LENGTH).collect()
+    }
 }
 
 pub(crate) fn gather(
@@ -153,7 +161,7 @@ fn classify(
     } else {
         return None;
     };
-    let command = printable(&process.command.join(" ")).chars().take(COMMAND_LENGTH).collect();
+    let command = process.shown();
     let age_seconds = process.age_seconds;
     Some(NixProcess { pid: process.pid, uid: process.uid, role, command, age_seconds })
 }

@@ -112,11 +112,6 @@ impl<'m> Reader<'m> {
     }
 }
 
-/// Text that others wrote, fit for root's terminal: control characters, which could steer it, become `?`.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
 /// Why something could not be read, in words, with the remedy when it is a matter of rights.
 pub(crate) fn reason(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root() {

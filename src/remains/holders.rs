@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::facts::running_processes;
+use crate::system::text;
 
 /// A process that uses a path below `/nix`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +33,7 @@ pub fn holders(ending: &[u32]) -> Vec<Holder> {
             continue;
         }
         if let Some(uses) = used_path(&Path::new("/proc").join(process.pid.to_string())) {
-            let words = process.command.join(" ");
-            let command = words.chars().filter(|letter| !letter.is_control()).take(COMMAND_LENGTH).collect();
+            let command = process.shown().chars().take(COMMAND_LENGTH).collect();
             holders.push(Holder { pid: process.pid, command, uses });
         }
     }
@@ -65,7 +65,7 @@ fn used_path(process: &Path) -> Option<String> {
 }
 
 fn below_nix(path: &Path) -> Option<String> {
-    path.starts_with("/nix").then(|| path.components().take(4).collect::<PathBuf>().display().to_string())
+    path.starts_with("/nix").then(|| text::path(&path.components().take(4).collect::<PathBuf>()))
 }
 
 #[cfg(test)]
@@ -77,6 +77,7 @@ mod tests {
         for (path, expected) in [
             ("/nix/store/abc-x/bin/y", Some("/nix/store/abc-x")),
             ("/nix", Some("/nix")),
+            ("/nix/store/\u{1b}[2J\n", Some("/nix/store/?[2J?")),
             ("/nixos/store", None),
             ("/home/nix", None),
             ("socket:[1]", None),

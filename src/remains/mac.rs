@@ -12,6 +12,7 @@ use crate::facts::{Facts, RawProcess, running_processes};
 use crate::platform::keychain::Item;
 use crate::platform::launchd;
 use crate::system::command;
+use crate::system::text::one_line;
 
 /// Jobs of installers and our own (for when no journal tells of them), in the order in which they are stopped: what needs the volume before what mounts it.
 const JOBS: [&str; 7] =
@@ -178,9 +179,9 @@ pub fn open_below(mount_point: &str, directory: &str) -> Result<Vec<Holder>> {
                 let Ok(pid) = value.parse() else { continue };
                 holders.push(Holder { pid, command: String::new(), uses: String::new() });
             }
-            ("c", Some(holder)) => holder.command = value.to_owned(),
+            ("c", Some(holder)) => holder.command = one_line(value),
             ("n", Some(holder)) if holder.uses.is_empty() && value.starts_with(directory) => {
-                holder.uses = value.to_owned();
+                holder.uses = one_line(value);
             }
             _ => {}
         }

@@ -38,7 +38,7 @@ use self::place::{Dir, Place};
 use self::policy::{Log, Policy, Verdict};
 use self::visit::Visitor;
 use self::walk::Pass;
-use crate::system::kernel;
+use crate::system::{kernel, text};
 use crate::types::SubidRange;
 
 /// A tree on one mount.
@@ -164,7 +164,10 @@ pub enum ReownError {
         to: u32,
     },
     /// The root of the tree cannot be opened.
-    #[error("cannot open the tree {}: {reason}; it must be a directory, not a link to one, and root must run this", path.display())]
+    #[error(
+        "cannot open the tree {}: {reason}; it must be a directory, not a link to one, and root must run this",
+        text::path(path)
+    )]
     Root {
         /// The root.
         path: PathBuf,
@@ -172,7 +175,10 @@ pub enum ReownError {
         reason: io::Error,
     },
     /// The exceptions file cannot be read or written. What it does not hold was not changed.
-    #[error("cannot use the exceptions file {}: {reason}; make room or put it back from a backup, then run again", path.display())]
+    #[error(
+        "cannot use the exceptions file {}: {reason}; make room or put it back from a backup, then run again",
+        text::path(path)
+    )]
     Record {
         /// The exceptions file.
         path: PathBuf,
@@ -180,7 +186,10 @@ pub enum ReownError {
         reason: io::Error,
     },
     /// An entry cannot be read or changed for a reason that concerns the file system, not the entry.
-    #[error("cannot change the owner of {}: {reason}; mend the file system, then run again", path.display())]
+    #[error(
+        "cannot change the owner of {}: {reason}; mend the file system, then run again",
+        text::path(path)
+    )]
     Entry {
         /// The entry.
         path: PathBuf,

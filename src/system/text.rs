@@ -1,5 +1,7 @@
 //! Text that others wrote, made fit for a terminal.
 
+use std::path::Path;
+
 /// The most characters of one message that are kept.
 const LONGEST: usize = 4000;
 
@@ -31,6 +33,39 @@ pub fn printable(text: &str) -> String {
 /// The character, or `?` for one that controls a terminal or reorders text.
 pub fn shown(character: char) -> char {
     if character.is_control() || reorders(character) { '?' } else { character }
+}
+
+/// `text` as one line, with every character that controls a terminal or reorders text replaced by `?`: for names and command lines.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(shown).collect()
+}
+
+/// A path as it is shown: names may hold all that others put in them, bytes that are no text and line breaks among it.
+pub fn path(path: &Path) -> String {
+    one_line(&path.to_string_lossy())
+}
+
+/// `text` without what controls a terminal, except line breaks, tabs and colours (`ESC [ numbers m`): the last thing that is done to what
+/// is printed. Who puts others' words into a message makes them [`printable`] there.
+pub fn for_terminal(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        let colour = colour(rest);
+        let (part, after) = rest.split_at(colour.unwrap_or(character.len_utf8()));
+        if colour.is_some() || matches!(character, '\n' | '\t') || !character.is_control() {
+            kept.push_str(part);
+        }
+        rest = after;
+    }
+    kept
+}
+
+/// The length of the colour sequence that a text begins with.
+fn colour(text: &str) -> Option<usize> {
+    let numbers = text.strip_prefix("\x1b[")?;
+    let end = numbers.find(|character: char| !character.is_ascii_digit() && character != ';')?;
+    numbers[end..].starts_with('m').then_some("\x1b[".len() + end + 1)
 }
 
 /// Skips one control sequence (`ESC [ ... letter`, which is what Nix colours with); any other escape loses only its
@@ -76,5 +111,27 @@ mod tests {
             assert_eq!(printable(text), expected, "{text:?}");
         }
         assert_eq!(printable(&"x".repeat(10_000)).len(), LONGEST + 3);
+    }
+
+    #[test]
+    fn a_name_stays_in_its_line() {
+        assert_eq!(path(Path::new("/tmp/a\nb\x1b[2J\u{9b}m\u{202e}c")), "/tmp/a?b?[2J?m?c");
+        assert_eq!(one_line("nix build\t/x\r"), "nix build?/x?");
+    }
+
+    #[test]
+    fn only_lines_tabs_and_colours_reach_a_terminal() {
+        let rows = [
+            ("\x1b[31;1mred\x1b[0m\n\t-a\n\t+b\n", "\x1b[31;1mred\x1b[0m\n\t-a\n\t+b\n"),
+            ("\x1b[mplain", "\x1b[mplain"),
+            ("a\x1b[2Jb\x1b[31", "a[2Jb[31"),
+            ("a\x1b]0;title\x07b\x1bc", "a]0;titlebc"),
+            ("over\rwritten\x08\x7f\u{9b}31m", "overwritten31m"),
+            ("\x1b\x1b[1mgrüße", "\x1b[1mgrüße"),
+            ("\x1b[3\x1b[31m1m", "[3\x1b[31m1m"),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(for_terminal(text), expected, "{text:?}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::daemon_uid::server_of;
 use super::{CheckError, Outcome, Target};
 use crate::daemon::Connection;
+use crate::system::text;
 
 const REMEDY: &str = "take ProtectHome=, PrivateTmp=, TemporaryFileSystem= and their kin out of the drop-ins of \
                       nix-daemon-gate.service (systemctl cat nix-daemon-gate.service)";
@@ -22,7 +23,7 @@ pub(super) fn check(target: &Target) -> Result<Outcome, CheckError> {
     let server = server_of(&connection)?;
     let hidden = hidden(server.pid)?;
     let complaints: Vec<_> =
-        hidden.iter().map(|path| format!("{} is another directory for it", path.display())).collect();
+        hidden.iter().map(|path| format!("{} is another directory for it", text::path(path))).collect();
     Ok(Outcome::unless(
         &complaints,
         "every mount that it has shows what the host has there".to_owned(),

@@ -10,7 +10,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstatat};
 
 use super::{CheckError, Outcome, Target};
-use crate::system::kernel;
+use crate::system::{kernel, text};
 use crate::types::STORE_DIR;
 
 /// Below the state directory, what the nix user owns, and how many levels of it are looked at.
@@ -73,7 +73,8 @@ impl Look<'_> {
         let rows = rows.map(|(path, uid, gid, mode)| (PathBuf::from(path), uid, gid, mode));
         for (path, owner, gid, mode) in rows.into_iter().chain([(state.clone(), 0, nix, 0o1775)]) {
             let Ok(found) = fs::symlink_metadata(&path) else {
-                self.complaints.push(format!("{} is not there, and nix may not create it", path.display()));
+                self.complaints
+                    .push(format!("{} is not there, and nix may not create it", text::path(&path)));
                 continue;
             };
             let seen = (found.uid(), found.gid(), found.mode() & 0o7777);
@@ -81,14 +82,14 @@ impl Look<'_> {
                 let (uid, group, bits) = seen;
                 self.complaints.push(format!(
                     "{} is {uid}:{group} with mode {bits:04o}, not {owner}:{gid} with {mode:04o}",
-                    path.display()
+                    text::path(&path)
                 ));
             }
         }
         for name in SOCKETS {
             let directory = state.join(name);
             if directory.is_symlink() {
-                self.complaints.push(format!("{} is a link", directory.display()));
+                self.complaints.push(format!("{} is a link", text::path(&directory)));
             }
             self.guarded(&directory);
         }
@@ -107,17 +108,17 @@ impl Look<'_> {
     /// distributions give the socket's directory to a group of users.
     fn guarded(&mut self, path: &Path) {
         let complaint = match fs::symlink_metadata(path) {
-            Err(error) => format!("cannot look at {}: {error}", path.display()),
+            Err(error) => format!("cannot look at {}: {error}", text::path(path)),
             Ok(found) if found.uid() != 0 => {
-                format!("{} belongs to uid {}, not to root", path.display(), found.uid())
+                format!("{} belongs to uid {}, not to root", text::path(path), found.uid())
             }
             // Its mode means nothing, and whoever could replace it is found by its directory.
             Ok(found) if found.is_symlink() => return,
             Ok(found) if found.mode() & 0o002 != 0 => {
-                format!("{} can be written by everybody", path.display())
+                format!("{} can be written by everybody", text::path(path))
             }
             Ok(found) if found.mode() & 0o020 != 0 && found.gid() == self.target.nix_gid => {
-                format!("{} can be written by the group of nix", path.display())
+                format!("{} can be written by the group of nix", text::path(path))
             }
             Ok(_) => return,
         };
@@ -163,7 +164,7 @@ impl Look<'_> {
         let of_build = target.uids.contains(found.st_uid);
         let wrong = if strict { found.st_uid != target.nix_uid && !of_build } else { old };
         if wrong && !target.kept.iter().any(|kept| kept == path) {
-            let name = crate::daemon::printable(&path.display().to_string());
+            let name = text::path(path);
             self.complaints.push(format!("{name} belongs to uid {}", found.st_uid));
         }
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Target, build_uid, client, daemon_uid, daemon_view, gc_roots, ownership, peer, trust};
 use crate::daemon::DaemonError;
+use crate::system::text;
 
 /// What a check saw.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
@@ -44,7 +45,7 @@ pub enum CheckError {
     #[error(transparent)]
     Daemon(#[from] DaemonError),
     /// The system did not.
-    #[error("{what} {}: {reason}", path.display())]
+    #[error("{what} {}: {reason}", text::path(path))]
     Io {
         /// What was to be done to it.
         what: &'static str,

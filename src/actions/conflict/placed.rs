@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::super::Host;
 use super::super::file_state::FileState;
+use super::super::{Host, show};
 use super::{Keep, Present, Wrote};
 use crate::system::files::{self, Ownership};
 use crate::system::trees;
@@ -24,7 +24,7 @@ pub fn undo_placed(path: &Path, before: &FileState, wrote: &Wrote, host: &Host<'
     }
     match host.choices.of(path, &now) {
         Some(Keep::Theirs) => {
-            host.observer.note(&format!("{} is not what was written; it stays as it is", path.display()));
+            host.observer.note(&format!("{} is not what was written; it stays as it is", show(path)));
             Ok(())
         }
         Some(Keep::Ours) => {
@@ -45,14 +45,14 @@ pub fn ensure_untouched(path: &Path, before: &FileState, wrote: &Wrote, host: &H
     if wrote.is(&now) || now == Present::of(before, host)? {
         return Ok(());
     }
-    bail!("somebody else changed {} meanwhile: move it away, and try again", path.display())
+    bail!("somebody else changed {} meanwhile: move it away, and try again", show(path))
 }
 
 /// What an undoing says that met a conflict which nobody was asked about.
 pub fn undecided(path: &Path) -> String {
     format!(
         "somebody else changed {}, and nothing says whose version stays: nix-unroot rollback shows both",
-        path.display()
+        show(path)
     )
 }
 
@@ -62,7 +62,7 @@ pub fn undecided(path: &Path) -> String {
 /// When it cannot be kept; then it is still at `path`.
 pub fn put_aside(path: &Path, now: &Present, host: &Host<'_>) -> Result<()> {
     let copy = unused_name(path, host);
-    let context = || format!("cannot keep {} as {}", path.display(), copy.display());
+    let context = || format!("cannot keep {} as {}", show(path), show(&copy));
     match now {
         Present::Absent => return Ok(()),
         Present::File(bytes) => files::replace(&copy, bytes, Ownership::root(0o600)).with_context(context)?,
@@ -85,7 +85,7 @@ pub fn put_aside(path: &Path, now: &Present, host: &Host<'_>) -> Result<()> {
             }
         },
     }
-    host.observer.note(&format!("what was at {} is kept as {}", path.display(), copy.display()));
+    host.observer.note(&format!("what was at {} is kept as {}", show(path), show(&copy)));
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use super::super::Host;
 use super::super::file_state::FileState;
+use super::super::{Host, show};
 use super::Version;
 
 /// Longest text that is shown or put into a document, in bytes.
@@ -36,7 +36,7 @@ impl Present {
     /// # Errors
     /// When it cannot be read.
     pub fn at(path: &Path) -> Result<Self> {
-        let context = || format!("cannot look at {}", path.display());
+        let context = || format!("cannot look at {}", show(path));
         let kind = match fs::symlink_metadata(path) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 return Ok(Self::Absent);
