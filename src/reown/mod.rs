@@ -130,6 +130,8 @@ pub struct Outcome {
     pub special_modes: Listed,
     /// Inodes that are immutable (`chattr +i`) or append-only (`+a`); not changed.
     pub refused: Listed,
+    /// Entries with paths too long to be recorded; neither they nor what is below them was changed. The beginnings of the paths.
+    pub too_long: Listed,
     /// Entries that somebody kept changing, pass after pass; not changed.
     pub unsettled: Listed,
     /// Of a person's tree: what others than its owner may write to, by its mode (which also shows an access control list,
@@ -363,6 +365,8 @@ impl Listed {
     /// Most paths that are kept.
     pub const MOST: usize = 64;
     const LONGEST: usize = 16 << 10;
+    /// How much is kept of those that are cut.
+    const BEGINNING: usize = 1 << 10;
 
     fn push(&mut self, path: Vec<u8>) {
         self.count += 1;
@@ -376,12 +380,23 @@ impl Listed {
         self.paths.extend(other.paths);
         self.paths.truncate(Self::MOST);
     }
+
+    /// For a very long path: its first directories stand for it, once for all that are below them.
+    fn push_beginning(&mut self, mut path: Vec<u8>) {
+        let end = path.iter().take(Self::BEGINNING).rposition(|&byte| byte == b'/').unwrap_or(path.len());
+        path.truncate(end);
+        let path = PathBuf::from(OsString::from_vec(path));
+        self.count += 1;
+        if self.paths.len() < Self::MOST && !self.paths.contains(&path) {
+            self.paths.push(path);
+        }
+    }
 }
 
 impl Outcome {
     /// Whether every inode that should have changed hands did.
     pub fn is_complete(&self) -> bool {
-        [&self.foreign_links, &self.refused, &self.unsettled, &self.open]
+        [&self.foreign_links, &self.refused, &self.too_long, &self.unsettled, &self.open]
             .iter()
             .all(|listed| listed.count == 0)
     }
@@ -397,6 +412,7 @@ impl Outcome {
         self.other_mounts.add(other.other_mounts);
         self.special_modes.add(other.special_modes);
         self.refused.add(other.refused);
+        self.too_long.add(other.too_long);
         self.unsettled.add(other.unsettled);
         self.open.add(other.open);
         self.strays.add(other.strays);

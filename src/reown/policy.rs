@@ -18,6 +18,10 @@ use crate::types::SubidRange;
 
 /// Exceptions that wait for one write; each holds a descriptor, and 1024 of those is what a process usually has.
 const BATCH: usize = 256;
+/// Bytes of text that wait for one write: the names of directories that a build user left may be as long as names can be, level upon level.
+const BATCH_TEXT: usize = 1 << 20;
+/// The longest path that is recorded. A build user may have made longer ones, which no store path needs.
+pub const LONGEST_PATH: usize = 128 << 10;
 
 /// Which way the tree changes hands.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub enum Verdict {
 pub struct Log {
     writer: Writer,
     waiting: Vec<(OwnedFd, Exception)>,
+    /// How many bytes they take in the file, at most.
+    text: usize,
 }
 
 impl Policy<'_> {
@@ -95,14 +101,15 @@ impl Policy<'_> {
 
 impl Log {
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { writer: Writer::open(path)?, waiting: Vec::new() })
+        Ok(Self { writer: Writer::open(path)?, waiting: Vec::new(), text: 0 })
     }
 
     pub fn is_full(&self) -> bool {
-        self.waiting.len() >= BATCH
+        self.waiting.len() >= BATCH || self.text >= BATCH_TEXT
     }
 
     pub fn push(&mut self, fd: OwnedFd, exception: Exception) {
+        self.text += exception.most_text();
         self.waiting.push((fd, exception));
     }
 
@@ -118,6 +125,7 @@ impl Log {
         self.writer
             .append(self.waiting.iter().map(|(_, exception)| exception))
             .map_err(|reason| ReownError::Record { path: record.to_owned(), reason })?;
+        self.text = 0;
         checkpoint::inside("owners-recorded");
         self.waiting.drain(..).try_for_each(|(fd, exception)| change(fd, &exception))?;
         checkpoint::inside("owners-changed");
@@ -171,4 +179,42 @@ fn give_special(fd: &OwnedFd, stat: &Stat, exception: &Exception, outcome: &mut 
         outcome.special_modes.push(exception.path.clone());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of control characters each takes three bytes. Before a batch was counted in bytes, one of 256 such paths was written, and then taken for torn.
+    #[test]
+    fn a_batch_of_long_paths_is_written_before_it_is_too_long_to_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = dir.path().join("exceptions");
+        let mut log = Log::open(&record).unwrap();
+        let exception = |number: u8| {
+            let path = [vec![1; LONGEST_PATH - 1], vec![number]].concat();
+            Exception { path, uid: 1, gid: 1, mode: 0o600, special: None }
+        };
+        let mut changed = 0;
+        for number in 1..=8 {
+            log.push(std::fs::File::open("/").unwrap().into(), exception(number));
+            assert!(log.waiting.len() <= 3 && log.is_full() == (log.waiting.len() == 3), "{number}");
+            if log.is_full() || number == 8 {
+                let change = |_, _: &Exception| {
+                    changed += 1;
+                    Ok(())
+                };
+                log.flush(&record, change).unwrap();
+                assert!(!log.is_full());
+            }
+        }
+        let mut read = 0;
+        record::read(&record, |found| {
+            read += 1;
+            assert_eq!(found, exception(read));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((changed, read), (8, 8));
+    }
 }

@@ -24,6 +24,8 @@ const HEADER: &[u8] = b"nix-unroot exceptions 1\n";
 const MARK: &[u8] = b"batch ";
 /// No batch that this program writes comes near it; a length above it is damage.
 const LONGEST_BATCH: usize = 64 << 20;
+/// How much of the file is searched at a time.
+const STEP: usize = 1 << 20;
 
 /// An inode that was not plain root:root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,15 @@ pub struct Special {
     pub digest: [u8; 32],
     /// The value of the extended attribute `security.capability`; empty when there was none.
     pub capabilities: Vec<u8>,
+}
+
+impl Exception {
+    /// How many bytes it takes in the file, at most: a byte of its path may take three.
+    pub fn most_text(&self) -> usize {
+        // Three numbers, a digest, and what stands between them.
+        let capabilities = self.special.as_ref().map_or(0, |special| special.capabilities.len());
+        3 * self.path.len() + 2 * capabilities + 160
+    }
 }
 
 /// The file, open for more exceptions.
@@ -77,10 +88,15 @@ impl Writer {
     /// Appends the exceptions as one batch; on return they survive a power cut.
     ///
     /// # Errors
-    /// The system's reason.
+    /// The system's reason; and when it would be longer than any batch that is read again.
     pub fn append<'a>(&mut self, exceptions: impl Iterator<Item = &'a Exception>) -> io::Result<()> {
         let mut body = Vec::new();
-        exceptions.for_each(|exception| write_line(exception, &mut body));
+        for exception in exceptions {
+            write_line(exception, &mut body);
+            if body.len() > LONGEST_BATCH {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a batch too long to be read again"));
+            }
+        }
         let mut batch = format!("batch {} {}\n", body.len(), check(&body)).into_bytes();
         batch.append(&mut body);
         self.file.write_all(&batch)?;
@@ -140,15 +156,23 @@ fn parse_mark(start: &[u8]) -> Option<(usize, &[u8], usize)> {
 
 /// Whether some sound batch starts behind `torn`.
 fn sound_batch_behind(file: &mut File, torn: u64) -> io::Result<bool> {
-    let mut rest = Vec::new();
-    file.seek(SeekFrom::Start(torn))?;
-    file.read_to_end(&mut rest)?;
-    let starts = rest.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK);
-    Ok(starts.into_iter().any(|(at, _)| {
-        parse_mark(&rest[at..]).is_some_and(|(line, wanted, length)| {
-            rest.get(at + line..at + line + length).is_some_and(|body| check(body).as_bytes() == wanted)
-        })
-    }))
+    let (mut start, mut window) = (torn, Vec::new());
+    loop {
+        window.clear();
+        file.seek(SeekFrom::Start(start))?;
+        Read::take(&mut *file, STEP as u64).read_to_end(&mut window)?;
+        for at in (0..window.len()).filter(|&at| window[at..].starts_with(MARK)) {
+            file.seek(SeekFrom::Start(start + at as u64))?;
+            if read_batch(file)?.is_some() {
+                return Ok(true);
+            }
+        }
+        if window.len() < STEP {
+            return Ok(false);
+        }
+        // A mark may lie across the end.
+        start += (STEP - MARK.len() + 1) as u64;
+    }
 }
 
 fn check(body: &[u8]) -> String {
@@ -283,5 +307,33 @@ mod tests {
         }
         assert!(parse_line(b"0 0 755 - ../etc/shadow\n").is_none());
         assert!(parse_line(b"0 0 755 - a//b\n").is_none());
+    }
+
+    #[test]
+    fn a_batch_that_could_not_be_read_again_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("exceptions");
+        let (long, short) = (exception(&vec![b'a'; 1 << 20], None), exception(b"b", None));
+        let mut writer = Writer::open(&path).unwrap();
+        assert!(writer.append(std::iter::repeat_n(&long, 65)).is_err());
+        writer.append([&long, &short].into_iter()).unwrap();
+        assert_eq!(all(&path).unwrap(), [long, short]);
+    }
+
+    #[test]
+    fn a_sound_batch_far_behind_a_broken_one_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("exceptions");
+        drop(Writer::open(&path).unwrap());
+        let header = std::fs::read(&path).unwrap();
+        Writer::open(&path).unwrap().append([&exception(b"one", None)].into_iter()).unwrap();
+        let batch = std::fs::read(&path).unwrap()[header.len()..].to_vec();
+        for broken in (STEP - 2 * MARK.len()..STEP + MARK.len()).chain([3 * STEP]) {
+            std::fs::write(&path, [&header[..], &vec![b'x'; broken], &batch].concat()).unwrap();
+            assert!(Writer::open(&path).is_err(), "{broken} bytes before it");
+            std::fs::write(&path, [&header[..], &vec![b'x'; broken], &batch[1..]].concat()).unwrap();
+            drop(Writer::open(&path).unwrap());
+            assert_eq!(std::fs::read(&path).unwrap(), header, "{broken} bytes before none");
+        }
     }
 }
