@@ -26,7 +26,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -126,7 +126,7 @@ pub struct Outcome {
     /// Mount points; neither they nor what is below them was changed.
     pub other_mounts: Listed,
     /// `reown`: files that lost set-uid, set-gid or capabilities, as chown(2) takes them. `restore`: those that did not get
-    /// them back because they are not the same bytes any more, or have several names.
+    /// them back because they are not the same bytes any more, have several names, or are too large to be compared.
     pub special_modes: Listed,
     /// Inodes that are immutable (`chattr +i`) or append-only (`+a`); not changed.
     pub refused: Listed,
@@ -266,8 +266,12 @@ pub fn restore(
     let root = open_root(tree)?;
     let mut given = Outcome::default();
     let started = start(Duration::from_millis(20));
-    let kept = policy::give_back(root.fd.as_fd(), record, owner_now, started, &mut given)
-        .map_err(|reason| ReownError::Record { path: record.to_owned(), reason })?;
+    let kept = policy::give_back(root.fd.as_fd(), record, owner_now, started, cancel, &mut given).map_err(
+        |reason| match cancel.load(Ordering::Relaxed) {
+            true => ReownError::Cancelled,
+            false => ReownError::Record { path: record.to_owned(), reason },
+        },
+    )?;
     let policy = Policy::Restore { unrecorded, owner: owner_now, extra: extra_owned, kept };
     let mut outcome = walk_until_settled(&Job { tree, policy: &policy, record, progress, cancel })?;
     outcome.changed += given.changed;

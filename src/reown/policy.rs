@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -140,10 +141,12 @@ pub fn give_back(
     path: &Path,
     owner: u32,
     started: (i64, u32),
+    cancel: &AtomicBool,
     outcome: &mut Outcome,
 ) -> io::Result<HashMap<Id, (u32, u32)>> {
     let mut kept = HashMap::new();
     record::read(path, |exception| {
+        inode::check_cancel(cancel)?;
         let fd = match inode::pin_path(root, &exception.path) {
             Ok(fd) => fd,
             // Gone, replaced by a link, or mounted over: no longer what was recorded.
@@ -166,16 +169,22 @@ pub fn give_back(
             outcome.changed += 1;
         }
         outcome.exceptions += 1;
-        give_special(&fd, &stat, &exception, outcome)
+        give_special(&fd, &stat, &exception, cancel, outcome)
     })?;
     Ok(kept)
 }
 
-fn give_special(fd: &OwnedFd, stat: &Stat, exception: &Exception, outcome: &mut Outcome) -> io::Result<()> {
+fn give_special(
+    fd: &OwnedFd,
+    stat: &Stat,
+    exception: &Exception,
+    cancel: &AtomicBool,
+    outcome: &mut Outcome,
+) -> io::Result<()> {
     let Some(special) = &exception.special else { return Ok(()) };
     // A multi-link file is still the other owner's here; and the record is of a regular file.
     let may_be_given = stat.kind() == FileType::RegularFile && stat.links == 1;
-    if !may_be_given || !inode::give_special(fd.as_fd(), exception.mode, special)? {
+    if !may_be_given || !inode::give_special(fd.as_fd(), stat, exception.mode, special, cancel)? {
         outcome.special_modes.push(exception.path.clone());
     }
     Ok(())

@@ -3,9 +3,10 @@
 //! Text, so that an administrator can read it. A header line, then batches. A batch is one line
 //! `batch BYTES CHECK` and BYTES bytes of exceptions, one a line: `UID GID MODE SPECIAL PATH`, numbers
 //! decimal but MODE octal (permission bits, 12 of them). SPECIAL is `-`, or for a file that loses something by
-//! a change of owner `SHA256,CAPABILITIES` (its content's digest and the value of `security.capability` in hex,
-//! possibly empty). PATH is relative to the root, bytes outside printable ASCII, `%` and the space written
-//! `%XX`; the root itself is `.`. CHECK is the first 16 hex digits of the SHA-256 of those BYTES bytes.
+//! a change of owner `SHA256,CAPABILITIES,SIZE` (its content's digest, zeros when it is too large for one; the value of
+//! `security.capability` in hex, possibly empty; and its bytes; older versions wrote no `,SIZE`). PATH is relative to
+//! the root, bytes outside printable ASCII, `%` and the space written `%XX`; the root itself is `.`. CHECK is the first
+//! 16 hex digits of the SHA-256 of those BYTES bytes.
 //!
 //! A batch is on the disk before an inode in it is changed, so a batch that a power cut tore says nothing that is
 //! needed: it is cut off when the file is opened again. A broken batch with a sound one behind it cannot come
@@ -45,10 +46,13 @@ pub struct Exception {
 /// What a change of owner takes from a file, and what must be true to give it back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Special {
-    /// SHA-256 of the content. The new owner can rewrite the file, so the bits go back only to the same bytes.
+    /// SHA-256 of the content. The new owner can rewrite the file, so the bits go back only to the same bytes. Zeros, which are
+    /// no content's, when it was too large.
     pub digest: [u8; 32],
     /// The value of the extended attribute `security.capability`; empty when there was none.
     pub capabilities: Vec<u8>,
+    /// How many bytes the content has, so that one of another size need not be read; `None` in a record of an older version.
+    pub size: Option<u64>,
 }
 
 impl Exception {
@@ -182,7 +186,10 @@ fn check(body: &[u8]) -> String {
 fn write_line(exception: &Exception, out: &mut Vec<u8>) {
     let Exception { path, uid, gid, mode, special } = exception;
     let special = match special {
-        Some(special) => format!("{},{}", hex(&special.digest), hex(&special.capabilities)),
+        Some(Special { digest, capabilities, size }) => {
+            let size = size.map_or(String::new(), |size| format!(",{size}"));
+            format!("{},{}{size}", hex(digest), hex(capabilities))
+        }
         None => "-".to_owned(),
     };
     out.extend_from_slice(format!("{uid} {gid} {mode:o} {special} ").as_bytes());
@@ -203,8 +210,17 @@ fn parse_line(line: &[u8]) -> Option<Exception> {
     let special = match fields.next()? {
         "-" => None,
         special => {
-            let (digest, capabilities) = special.split_once(',')?;
-            Some(Special { digest: unhex(digest)?.try_into().ok()?, capabilities: unhex(capabilities)? })
+            let mut parts = special.split(',');
+            let digest = unhex(parts.next()?)?.try_into().ok()?;
+            let capabilities = unhex(parts.next()?)?;
+            let size = match parts.next() {
+                Some(size) => Some(size.parse().ok()?),
+                None => None,
+            };
+            if parts.next().is_some() {
+                return None;
+            }
+            Some(Special { digest, capabilities, size })
         }
     };
     let path = match fields.next()? {
@@ -265,9 +281,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("exceptions");
         let strange: Vec<u8> = (1..=255).filter(|&byte| byte != b'/').collect();
-        let special = Special { digest: [7; 32], capabilities: vec![1, 0, 255] };
-        let written =
-            [exception(&strange, Some(special)), exception(b"", None), exception(b"a/%41/batch 3 0", None)];
+        let special = |size| Special { digest: [7; 32], capabilities: vec![1, 0, 255], size };
+        let written = [
+            exception(&strange, Some(special(Some(8)))),
+            exception(b"old", Some(special(None))),
+            exception(b"", None),
+            exception(b"a/%41/batch 3 0", None),
+        ];
         let mut writer = Writer::open(&path).unwrap();
         writer.append(written[..1].iter()).unwrap();
         drop(writer);
@@ -307,6 +327,10 @@ mod tests {
         }
         assert!(parse_line(b"0 0 755 - ../etc/shadow\n").is_none());
         assert!(parse_line(b"0 0 755 - a//b\n").is_none());
+        for (size, sound) in [("", true), (",7", true), (",", false), (",-7", false), (",7,7", false)] {
+            let line = format!("0 0 4755 {},{size} a\n", "0".repeat(64));
+            assert_eq!(parse_line(line.as_bytes()).is_some(), sound, "{line}");
+        }
     }
 
     #[test]

@@ -177,7 +177,11 @@ impl<'a> Visitor<'a> {
         let Policy::Reown { log, .. } = self.pass.policy else {
             return self.change(inode::change_owner(fd, owner), path);
         };
-        let special = inode::special(fd, stat).map_err(|error| self.fatal(&path(), error))?;
+        let special =
+            inode::special(fd, stat, self.pass.cancel).map_err(|error| match self.check_cancel() {
+                Err(cancelled) => cancelled,
+                Ok(()) => self.fatal(&path(), error),
+            })?;
         if special.is_none() && self.is_plain(stat) {
             return self.change(inode::change_owner(fd, owner), path);
         }
