@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CHILD_TIME, Host, gid_of, show, uid_of};
 use crate::system::files::{self, Ownership};
-use crate::system::{command, watched};
+use crate::system::{command, trees, watched};
 use crate::types::StorePath;
 
 /// The command of the child.
@@ -203,20 +203,9 @@ fn removable(database: &Connection, after: i64, up_to: i64) -> Result<BTreeSet<S
     paths.map(|path| StorePath::try_from(path?).map_err(anyhow::Error::msg)).collect()
 }
 
-/// Removes a file, a link or a directory with what it holds; nothing there is fine. `remove_dir_all` goes by directory
-/// descriptors and follows no link.
+/// Removes a file, a link or a directory with what it holds; nothing there is fine.
 pub(super) fn remove_tree(path: &Path) -> Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Err(error) => Err(error),
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-    };
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", show(path)))
-        }
-        _ => Ok(()),
-    }
+    trees::remove(path).with_context(|| format!("cannot remove {}", show(path)))
 }
 
 /// A file of the run's backups that says up to which row a step added paths.
@@ -244,6 +233,7 @@ fn kept<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::super::test_host::host;
@@ -318,6 +308,36 @@ mod tests {
         assert!(owner.withdraw(&host, "x", 0, dir.path()).is_err());
         cancelled.store(false, Ordering::Relaxed);
         owner.withdraw(&host, "x", 0, dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_an_owner_made_too_deep_to_recurse_goes_and_links_lead_nowhere() {
+        use rustix::fs::{Mode, OFlags, mkdirat, openat};
+        let dir = tempfile::tempdir().unwrap();
+        let (top, outside) = (dir.path().join("top"), dir.path().join("outside"));
+        for path in [&top, &outside] {
+            fs::create_dir(path).unwrap();
+        }
+        symlink(&outside, top.join("link")).unwrap();
+        let mut deep = std::os::fd::OwnedFd::from(fs::File::open(&top).unwrap());
+        for _ in 0..4_000 {
+            mkdirat(&deep, "d", Mode::RWXU).unwrap();
+            deep = openat(&deep, "d", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
+        }
+        fs::write(dir.path().join("file"), "").unwrap();
+        symlink(&outside, dir.path().join("link")).unwrap();
+        let remove = || {
+            for name in ["top", "file", "link", "top"] {
+                remove_tree(&dir.path().join(name)).unwrap();
+                assert!(dir.path().join(name).symlink_metadata().is_err(), "{name}");
+            }
+        };
+        // A small stack, for a machine on which a process may have descriptors enough.
+        std::thread::scope(|scope| {
+            let small = std::thread::Builder::new().stack_size(256 << 10);
+            small.spawn_scoped(scope, remove).unwrap().join().unwrap();
+        });
+        assert!(outside.is_dir());
     }
 
     #[test]

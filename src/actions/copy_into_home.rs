@@ -111,19 +111,34 @@ impl Act for CopyIntoHome {
         copy.sync_all().with_context(context)
     }
 
-    fn undo(&self, _: &Host<'_>, was: &Was) -> Result<()> {
+    /// The user may have put something else in the place of what this made. That is not removed, and must not stop a way
+    /// back: the home's own undoing comes later, and puts away all that is in it.
+    fn undo(&self, host: &Host<'_>, was: &Was) -> Result<()> {
         let context = || format!("cannot remove the copy of {} in {}", show(&self.from), self.place());
         if self.home.symlink_metadata().is_err() {
             return Ok(());
         }
-        let Some(directory) = self.directory()? else { return Ok(()) };
+        let not_ours = |place: String| {
+            host.observer.note(&format!("{place} is not what was made there; it stays as it is"));
+            Ok(())
+        };
+        let home = self.home()?;
+        let directory = match openat(&home, self.directory.as_str(), DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) if is_another_kind(error) => return not_ours(self.place()),
+            other => other.with_context(context)?,
+        };
         match unlinkat(&directory, self.name.as_str(), AtFlags::empty()) {
-            Err(error) if error != Errno::NOENT => return Err(error).with_context(context),
-            _ => {}
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) if is_another_kind(error) => {
+                return not_ours(format!("{}/{}", self.place(), self.name));
+            }
+            Err(error) => return Err(error).with_context(context),
         }
         if !was.directory {
-            match unlinkat(self.home()?, self.directory.as_str(), AtFlags::REMOVEDIR) {
+            match unlinkat(&home, self.directory.as_str(), AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => {}
+                Err(error) if is_another_kind(error) => return not_ours(self.place()),
                 Err(error) => return Err(error).with_context(context),
             }
         }
@@ -131,13 +146,32 @@ impl Act for CopyIntoHome {
     }
 }
 
+/// Whether it says that there is a link or a directory where none was made, or no directory where one was. macOS says
+/// `PERM` of a directory that is to be removed as a file (unlink(2)).
+fn is_another_kind(error: Errno) -> bool {
+    matches!(error, Errno::NOTDIR | Errno::LOOP | Errno::ISDIR)
+        || (cfg!(target_os = "macos") && error == Errno::PERM)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::path::Path;
 
+    use super::super::Observer;
     use super::super::test_host::host;
     use super::*;
+
+    /// What was noted.
+    #[derive(Default)]
+    struct Notes(std::sync::Mutex<Vec<String>>);
+
+    impl Observer for Notes {
+        fn note(&self, text: &str) {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+        fn advance(&self, _: u64, _: u64, _: &str) {}
+    }
 
     fn action(dir: &Path) -> CopyIntoHome {
         CopyIntoHome {
@@ -181,7 +215,7 @@ mod tests {
         fs::write(target.join("id"), "theirs").unwrap();
         std::os::unix::fs::symlink(&target, action.home.join(".ssh")).unwrap();
         assert!(action.apply(&host, &Was { directory: false }).is_err());
-        assert!(action.undo(&host, &Was { directory: false }).is_err());
+        assert_eq!(noted(&action, false), [action.home.join(".ssh").display().to_string()]);
         assert_eq!(fs::read_to_string(target.join("id")).unwrap(), "theirs");
         // A link in the place of the copy itself is replaced, and what it points to stays.
         fs::remove_file(action.home.join(".ssh")).unwrap();
@@ -190,5 +224,29 @@ mod tests {
         action.apply(&host, &Was { directory: true }).unwrap();
         assert_eq!(fs::read_to_string(target.join("id")).unwrap(), "theirs");
         assert_eq!(fs::symlink_metadata(action.home.join(".ssh/id")).unwrap().size(), 6);
+    }
+
+    /// The paths that an undoing names, which succeeds.
+    fn noted(action: &CopyIntoHome, directory: bool) -> Vec<String> {
+        let notes = Notes::default();
+        let host = Host { observer: &notes, ..host(action.home.parent().unwrap()) };
+        action.undo(&host, &Was { directory }).unwrap();
+        let named = |note: String| note.split_once(" is not what was made").unwrap().0.to_owned();
+        notes.0.into_inner().unwrap().into_iter().map(named).collect()
+    }
+
+    #[test]
+    fn what_took_the_place_of_the_copy_stays_and_stops_no_way_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let action = action(dir.path());
+        fs::create_dir(&action.home).unwrap();
+        let (directory, copy) = (action.home.join(".ssh"), action.home.join(".ssh/id"));
+        fs::write(&directory, "a file").unwrap();
+        assert_eq!(noted(&action, false), [directory.display().to_string()]);
+        assert_eq!(fs::read_to_string(&directory).unwrap(), "a file");
+        fs::remove_file(&directory).unwrap();
+        fs::create_dir_all(copy.join("below")).unwrap();
+        assert_eq!(noted(&action, false), [copy.display().to_string()]);
+        assert!(copy.join("below").is_dir());
     }
 }

@@ -97,6 +97,10 @@ impl Reown {
                 "have names outside it; find those with find -xdev -samefile, and remove them",
             ),
             (&outcome.refused, refused),
+            (
+                &outcome.too_long,
+                "have paths too long to be written down; remove what is below the directories named here",
+            ),
             (&outcome.unsettled, "kept changing; end the processes that change them"),
             (&outcome.open, open),
         ];

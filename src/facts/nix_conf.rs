@@ -9,6 +9,8 @@ use crate::platform::paths::NIX_CONF;
 
 /// Nix itself follows a file that includes itself until it crashes.
 const MAX_DEPTH: usize = 32;
+/// Below that depth a file that includes itself twice is two to the thirty-second files.
+const MOST_FILES: usize = 1_000;
 /// Old names that Nix still takes.
 const ALIASES: [(&str, &str); 4] = [
     ("build-use-sandbox", "sandbox"),
@@ -130,6 +132,15 @@ fn visit(reader: &Reader<'_>, include: &Include, by: Option<&Path>, depth: usize
             reader.note(path.to_string_lossy(), "includes are nested more than 32 deep, or in a circle");
             return;
         }
+        if files.len() >= MOST_FILES {
+            reader.note(
+                NIX_CONF,
+                format!(
+                    "it includes more than {MOST_FILES} files, or one again and again: no more were read"
+                ),
+            );
+            return;
+        }
         visit(reader, &below, Some(path), depth + 1, files);
     }
 }
@@ -228,5 +239,16 @@ mod tests {
         let (_dir, conf, unread) = tree(&[("nix.conf", "include nix.conf\n")]);
         assert_eq!(conf.len(), MAX_DEPTH + 1);
         assert!(unread[0].contains("in a circle"), "{unread:?}");
+    }
+
+    #[test]
+    fn includes_that_multiply_come_to_an_end() {
+        let (_dir, conf, unread) = tree(&[("nix.conf", "include nix.conf\ninclude nix.conf\na = 1\n")]);
+        assert_eq!(conf.len(), MOST_FILES);
+        assert!(
+            unread.iter().any(|note| note.starts_with("/etc/nix/nix.conf: it includes more than 1000 files")),
+            "{unread:?}"
+        );
+        assert_eq!(effective(&conf, "a").as_deref(), Some("1"));
     }
 }

@@ -1,9 +1,10 @@
 //! One inode at a time, by a descriptor that pins it: what is checked is what is changed.
 
 use std::ffi::CStr;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, RawMode, Uid};
 use sha2::{Digest, Sha256};
@@ -25,6 +26,11 @@ pub use system::{MODE_TELLS_ALL, change_owner, open_dir, pin, pin_path, stamping
 
 /// Set-uid and set-gid: what chown(2) takes from a file even when root calls it.
 pub const SET_IDS: u32 = 0o6000;
+/// The largest file whose content is compared. Anybody's file can be sparse and of terabytes, and reading those takes hours.
+const LARGEST: u64 = 1 << 30;
+/// How much is read between two looks at whether to stop.
+const CHUNK: usize = 256 << 10;
+
 /// What the walk needs to know about an inode.
 #[derive(Clone, Copy, Debug)]
 pub struct Stat {
@@ -40,6 +46,8 @@ pub struct Stat {
     pub mode: u32,
     /// How many names the inode has.
     pub links: u32,
+    /// How many bytes a file has.
+    pub size: u64,
     /// When its owner, mode, names or content last changed: seconds and nanoseconds.
     pub changed: (i64, u32),
 }
@@ -97,8 +105,9 @@ pub fn change_owner_at(dir: impl AsFd, name: &CStr, (uid, gid): (u32, u32)) -> r
     rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// What a change of owner would take from a pinned inode besides its owner; `None` for nearly all.
-pub fn special(fd: BorrowedFd<'_>, stat: &Stat) -> io::Result<Option<Special>> {
+/// What a change of owner would take from a pinned inode besides its owner; `None` for nearly all. A file above [`LARGEST`] is
+/// recorded like others, but never gets it back.
+pub fn special(fd: BorrowedFd<'_>, stat: &Stat, cancel: &AtomicBool) -> io::Result<Option<Special>> {
     if !stat.may_be_special() {
         return Ok(None);
     }
@@ -106,7 +115,8 @@ pub fn special(fd: BorrowedFd<'_>, stat: &Stat) -> io::Result<Option<Special>> {
     if stat.mode & SET_IDS == 0 && capabilities.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Special { digest: digest(fd)?, capabilities }))
+    let digest = if stat.size > LARGEST { None } else { digest(fd, cancel)? };
+    Ok(Some(Special { digest: digest.unwrap_or_default(), capabilities, size: Some(stat.size) }))
 }
 
 /// Whether [`special`] finds something, by a name that nobody can change.
@@ -118,8 +128,15 @@ pub fn is_special_at(dir: impl AsFd, name: &CStr, stat: &Stat) -> io::Result<boo
 }
 
 /// Puts back what [`special`] found, if the content is still the same; says whether it did.
-pub fn give_special(fd: BorrowedFd<'_>, mode: u32, special: &Special) -> io::Result<bool> {
-    if digest(fd)? != special.digest {
+pub fn give_special(
+    fd: BorrowedFd<'_>,
+    stat: &Stat,
+    mode: u32,
+    special: &Special,
+    cancel: &AtomicBool,
+) -> io::Result<bool> {
+    let is_other = special.size.is_some_and(|size| size != stat.size);
+    if is_other || stat.size > LARGEST || digest(fd, cancel)? != Some(special.digest) {
         return Ok(false);
     }
     system::change_mode(fd, mode)?;
@@ -129,9 +146,44 @@ pub fn give_special(fd: BorrowedFd<'_>, mode: u32, special: &Special) -> io::Res
     Ok(true)
 }
 
-/// SHA-256 of a pinned regular file's content. The caller has seen that it is one: opening it cannot block.
-fn digest(fd: BorrowedFd<'_>) -> io::Result<[u8; 32]> {
-    let mut hasher = Sha256::new();
-    io::copy(&mut system::reader(fd)?, &mut hasher)?;
-    Ok(hasher.finalize().into())
+/// An error when the caller wants to stop.
+pub fn check_cancel(cancel: &AtomicBool) -> io::Result<()> {
+    match cancel.load(Ordering::Relaxed) {
+        true => Err(io::Error::from(io::ErrorKind::Interrupted)),
+        false => Ok(()),
+    }
+}
+
+/// SHA-256 of a pinned regular file's content; `None` when it has grown above [`LARGEST`]. The caller has seen that it is such a file: opening
+/// it cannot block.
+fn digest(fd: BorrowedFd<'_>, cancel: &AtomicBool) -> io::Result<Option<[u8; 32]>> {
+    let (mut hasher, mut chunk, mut total) = (Sha256::new(), vec![0; CHUNK], 0);
+    let mut reader = system::reader(fd)?;
+    loop {
+        check_cancel(cancel)?;
+        match reader.read(&mut chunk)? {
+            0 => return Ok(Some(hasher.finalize().into())),
+            read => {
+                total += read as u64;
+                hasher.update(&chunk[..read]);
+            }
+        }
+        if total > LARGEST {
+            return Ok(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_a_file_stops_when_asked_to() {
+        let file = tempfile::tempfile().unwrap();
+        let stopped = digest(file.as_fd(), &AtomicBool::new(true));
+        assert_eq!(stopped.unwrap_err().kind(), io::ErrorKind::Interrupted);
+        let empty: [u8; 32] = Sha256::digest(b"").into();
+        assert_eq!(digest(file.as_fd(), &AtomicBool::new(false)).unwrap(), Some(empty));
+    }
 }

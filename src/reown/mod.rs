@@ -26,7 +26,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -126,10 +126,12 @@ pub struct Outcome {
     /// Mount points; neither they nor what is below them was changed.
     pub other_mounts: Listed,
     /// `reown`: files that lost set-uid, set-gid or capabilities, as chown(2) takes them. `restore`: those that did not get
-    /// them back because they are not the same bytes any more, or have several names.
+    /// them back because they are not the same bytes any more, have several names, or are too large to be compared.
     pub special_modes: Listed,
     /// Inodes that are immutable (`chattr +i`) or append-only (`+a`); not changed.
     pub refused: Listed,
+    /// Entries with paths too long to be recorded; neither they nor what is below them was changed. The beginnings of the paths.
+    pub too_long: Listed,
     /// Entries that somebody kept changing, pass after pass; not changed.
     pub unsettled: Listed,
     /// Of a person's tree: what others than its owner may write to, by its mode (which also shows an access control list,
@@ -273,8 +275,12 @@ pub fn restore(
     let root = open_root(tree)?;
     let mut given = Outcome::default();
     let started = start(Duration::from_millis(20));
-    let kept = policy::give_back(root.fd.as_fd(), record, owner_now, started, &mut given)
-        .map_err(|reason| ReownError::Record { path: record.to_owned(), reason })?;
+    let kept = policy::give_back(root.fd.as_fd(), record, owner_now, started, cancel, &mut given).map_err(
+        |reason| match cancel.load(Ordering::Relaxed) {
+            true => ReownError::Cancelled,
+            false => ReownError::Record { path: record.to_owned(), reason },
+        },
+    )?;
     let policy = Policy::Restore { unrecorded, owner: owner_now, extra: extra_owned, kept };
     let mut outcome = walk_until_settled(&Job { tree, policy: &policy, record, progress, cancel })?;
     outcome.changed += given.changed;
@@ -372,6 +378,8 @@ impl Listed {
     /// Most paths that are kept.
     pub const MOST: usize = 64;
     const LONGEST: usize = 16 << 10;
+    /// How much is kept of those that are cut.
+    const BEGINNING: usize = 1 << 10;
 
     fn push(&mut self, path: Vec<u8>) {
         self.count += 1;
@@ -385,12 +393,23 @@ impl Listed {
         self.paths.extend(other.paths);
         self.paths.truncate(Self::MOST);
     }
+
+    /// For a very long path: its first directories stand for it, once for all that are below them.
+    fn push_beginning(&mut self, mut path: Vec<u8>) {
+        let end = path.iter().take(Self::BEGINNING).rposition(|&byte| byte == b'/').unwrap_or(path.len());
+        path.truncate(end);
+        let path = PathBuf::from(OsString::from_vec(path));
+        self.count += 1;
+        if self.paths.len() < Self::MOST && !self.paths.contains(&path) {
+            self.paths.push(path);
+        }
+    }
 }
 
 impl Outcome {
     /// Whether every inode that should have changed hands did.
     pub fn is_complete(&self) -> bool {
-        [&self.foreign_links, &self.refused, &self.unsettled, &self.open]
+        [&self.foreign_links, &self.refused, &self.too_long, &self.unsettled, &self.open]
             .iter()
             .all(|listed| listed.count == 0)
     }
@@ -406,6 +425,7 @@ impl Outcome {
         self.other_mounts.add(other.other_mounts);
         self.special_modes.add(other.special_modes);
         self.refused.add(other.refused);
+        self.too_long.add(other.too_long);
         self.unsettled.add(other.unsettled);
         self.open.add(other.open);
         self.strays.add(other.strays);

@@ -15,6 +15,8 @@ pub struct Place {
     pub parent: Option<Arc<Place>>,
     /// Empty for the root.
     pub name: Box<[u8]>,
+    /// How many bytes its path has.
+    pub length: usize,
     pub id: Id,
     /// The directory or one above it was changed since the pass began, perhaps moved: it may be met twice, so names of
     /// multi-link inodes below it must not be counted.
@@ -40,6 +42,7 @@ impl Place {
         Self {
             parent: parent.cloned(),
             name: name.into(),
+            length: parent.map_or(0, |parent| parent.length + 1) + name.len(),
             id: stat.id,
             tainted: false,
             sheltered: false,

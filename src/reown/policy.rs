@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -18,6 +19,10 @@ use crate::types::SubidRange;
 
 /// Exceptions that wait for one write; each holds a descriptor, and 1024 of those is what a process usually has.
 const BATCH: usize = 256;
+/// Bytes of text that wait for one write: the names of directories that a build user left may be as long as names can be, level upon level.
+const BATCH_TEXT: usize = 1 << 20;
+/// The longest path that is recorded. A build user may have made longer ones, which no store path needs.
+pub const LONGEST_PATH: usize = 128 << 10;
 
 /// Which way the tree changes hands.
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub enum Verdict {
 pub struct Log {
     writer: Writer,
     waiting: Vec<(OwnedFd, Exception)>,
+    /// How many bytes they take in the file, at most.
+    text: usize,
 }
 
 impl Policy<'_> {
@@ -95,14 +102,15 @@ impl Policy<'_> {
 
 impl Log {
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { writer: Writer::open(path)?, waiting: Vec::new() })
+        Ok(Self { writer: Writer::open(path)?, waiting: Vec::new(), text: 0 })
     }
 
     pub fn is_full(&self) -> bool {
-        self.waiting.len() >= BATCH
+        self.waiting.len() >= BATCH || self.text >= BATCH_TEXT
     }
 
     pub fn push(&mut self, fd: OwnedFd, exception: Exception) {
+        self.text += exception.most_text();
         self.waiting.push((fd, exception));
     }
 
@@ -118,6 +126,7 @@ impl Log {
         self.writer
             .append(self.waiting.iter().map(|(_, exception)| exception))
             .map_err(|reason| ReownError::Record { path: record.to_owned(), reason })?;
+        self.text = 0;
         checkpoint::inside("owners-recorded");
         self.waiting.drain(..).try_for_each(|(fd, exception)| change(fd, &exception))?;
         checkpoint::inside("owners-changed");
@@ -132,10 +141,12 @@ pub fn give_back(
     path: &Path,
     owner: u32,
     started: (i64, u32),
+    cancel: &AtomicBool,
     outcome: &mut Outcome,
 ) -> io::Result<HashMap<Id, (u32, u32)>> {
     let mut kept = HashMap::new();
     record::read(path, |exception| {
+        inode::check_cancel(cancel)?;
         let fd = match inode::pin_path(root, &exception.path) {
             Ok(fd) => fd,
             // Gone, replaced by a link, or mounted over: no longer what was recorded.
@@ -158,17 +169,61 @@ pub fn give_back(
             outcome.changed += 1;
         }
         outcome.exceptions += 1;
-        give_special(&fd, &stat, &exception, outcome)
+        give_special(&fd, &stat, &exception, cancel, outcome)
     })?;
     Ok(kept)
 }
 
-fn give_special(fd: &OwnedFd, stat: &Stat, exception: &Exception, outcome: &mut Outcome) -> io::Result<()> {
+fn give_special(
+    fd: &OwnedFd,
+    stat: &Stat,
+    exception: &Exception,
+    cancel: &AtomicBool,
+    outcome: &mut Outcome,
+) -> io::Result<()> {
     let Some(special) = &exception.special else { return Ok(()) };
     // A multi-link file is still the other owner's here; and the record is of a regular file.
     let may_be_given = stat.kind() == FileType::RegularFile && stat.links == 1;
-    if !may_be_given || !inode::give_special(fd.as_fd(), exception.mode, special)? {
+    if !may_be_given || !inode::give_special(fd.as_fd(), stat, exception.mode, special, cancel)? {
         outcome.special_modes.push(exception.path.clone());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of control characters each takes three bytes. Before a batch was counted in bytes, one of 256 such paths was written, and then taken for torn.
+    #[test]
+    fn a_batch_of_long_paths_is_written_before_it_is_too_long_to_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = dir.path().join("exceptions");
+        let mut log = Log::open(&record).unwrap();
+        let exception = |number: u8| {
+            let path = [vec![1; LONGEST_PATH - 1], vec![number]].concat();
+            Exception { path, uid: 1, gid: 1, mode: 0o600, special: None }
+        };
+        let mut changed = 0;
+        for number in 1..=8 {
+            log.push(std::fs::File::open("/").unwrap().into(), exception(number));
+            assert!(log.waiting.len() <= 3 && log.is_full() == (log.waiting.len() == 3), "{number}");
+            if log.is_full() || number == 8 {
+                let change = |_, _: &Exception| {
+                    changed += 1;
+                    Ok(())
+                };
+                log.flush(&record, change).unwrap();
+                assert!(!log.is_full());
+            }
+        }
+        let mut read = 0;
+        record::read(&record, |found| {
+            read += 1;
+            assert_eq!(found, exception(read));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((changed, read), (8, 8));
+    }
 }

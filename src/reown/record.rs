@@ -3,9 +3,10 @@
 //! Text, so that an administrator can read it. A header line, then batches. A batch is one line
 //! `batch BYTES CHECK` and BYTES bytes of exceptions, one a line: `UID GID MODE SPECIAL PATH`, numbers
 //! decimal but MODE octal (permission bits, 12 of them). SPECIAL is `-`, or for a file that loses something by
-//! a change of owner `SHA256,CAPABILITIES` (its content's digest and the value of `security.capability` in hex,
-//! possibly empty). PATH is relative to the root, bytes outside printable ASCII, `%` and the space written
-//! `%XX`; the root itself is `.`. CHECK is the first 16 hex digits of the SHA-256 of those BYTES bytes.
+//! a change of owner `SHA256,CAPABILITIES,SIZE` (its content's digest, zeros when it is too large for one; the value of
+//! `security.capability` in hex, possibly empty; and its bytes; older versions wrote no `,SIZE`). PATH is relative to
+//! the root, bytes outside printable ASCII, `%` and the space written `%XX`; the root itself is `.`. CHECK is the first
+//! 16 hex digits of the SHA-256 of those BYTES bytes.
 //!
 //! A batch is on the disk before an inode in it is changed, so a batch that a power cut tore says nothing that is
 //! needed: it is cut off when the file is opened again. A broken batch with a sound one behind it cannot come
@@ -24,6 +25,8 @@ const HEADER: &[u8] = b"nix-unroot exceptions 1\n";
 const MARK: &[u8] = b"batch ";
 /// No batch that this program writes comes near it; a length above it is damage.
 const LONGEST_BATCH: usize = 64 << 20;
+/// How much of the file is searched at a time.
+const STEP: usize = 1 << 20;
 
 /// An inode that was not plain root:root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,10 +46,22 @@ pub struct Exception {
 /// What a change of owner takes from a file, and what must be true to give it back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Special {
-    /// SHA-256 of the content. The new owner can rewrite the file, so the bits go back only to the same bytes.
+    /// SHA-256 of the content. The new owner can rewrite the file, so the bits go back only to the same bytes. Zeros, which are
+    /// no content's, when it was too large.
     pub digest: [u8; 32],
     /// The value of the extended attribute `security.capability`; empty when there was none.
     pub capabilities: Vec<u8>,
+    /// How many bytes the content has, so that one of another size need not be read; `None` in a record of an older version.
+    pub size: Option<u64>,
+}
+
+impl Exception {
+    /// How many bytes it takes in the file, at most: a byte of its path may take three.
+    pub fn most_text(&self) -> usize {
+        // Three numbers, a digest, and what stands between them.
+        let capabilities = self.special.as_ref().map_or(0, |special| special.capabilities.len());
+        3 * self.path.len() + 2 * capabilities + 160
+    }
 }
 
 /// The file, open for more exceptions.
@@ -77,10 +92,15 @@ impl Writer {
     /// Appends the exceptions as one batch; on return they survive a power cut.
     ///
     /// # Errors
-    /// The system's reason.
+    /// The system's reason; and when it would be longer than any batch that is read again.
     pub fn append<'a>(&mut self, exceptions: impl Iterator<Item = &'a Exception>) -> io::Result<()> {
         let mut body = Vec::new();
-        exceptions.for_each(|exception| write_line(exception, &mut body));
+        for exception in exceptions {
+            write_line(exception, &mut body);
+            if body.len() > LONGEST_BATCH {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a batch too long to be read again"));
+            }
+        }
         let mut batch = format!("batch {} {}\n", body.len(), check(&body)).into_bytes();
         batch.append(&mut body);
         self.file.write_all(&batch)?;
@@ -140,15 +160,23 @@ fn parse_mark(start: &[u8]) -> Option<(usize, &[u8], usize)> {
 
 /// Whether some sound batch starts behind `torn`.
 fn sound_batch_behind(file: &mut File, torn: u64) -> io::Result<bool> {
-    let mut rest = Vec::new();
-    file.seek(SeekFrom::Start(torn))?;
-    file.read_to_end(&mut rest)?;
-    let starts = rest.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK);
-    Ok(starts.into_iter().any(|(at, _)| {
-        parse_mark(&rest[at..]).is_some_and(|(line, wanted, length)| {
-            rest.get(at + line..at + line + length).is_some_and(|body| check(body).as_bytes() == wanted)
-        })
-    }))
+    let (mut start, mut window) = (torn, Vec::new());
+    loop {
+        window.clear();
+        file.seek(SeekFrom::Start(start))?;
+        Read::take(&mut *file, STEP as u64).read_to_end(&mut window)?;
+        for at in (0..window.len()).filter(|&at| window[at..].starts_with(MARK)) {
+            file.seek(SeekFrom::Start(start + at as u64))?;
+            if read_batch(file)?.is_some() {
+                return Ok(true);
+            }
+        }
+        if window.len() < STEP {
+            return Ok(false);
+        }
+        // A mark may lie across the end.
+        start += (STEP - MARK.len() + 1) as u64;
+    }
 }
 
 fn check(body: &[u8]) -> String {
@@ -158,7 +186,10 @@ fn check(body: &[u8]) -> String {
 fn write_line(exception: &Exception, out: &mut Vec<u8>) {
     let Exception { path, uid, gid, mode, special } = exception;
     let special = match special {
-        Some(special) => format!("{},{}", hex(&special.digest), hex(&special.capabilities)),
+        Some(Special { digest, capabilities, size }) => {
+            let size = size.map_or(String::new(), |size| format!(",{size}"));
+            format!("{},{}{size}", hex(digest), hex(capabilities))
+        }
         None => "-".to_owned(),
     };
     out.extend_from_slice(format!("{uid} {gid} {mode:o} {special} ").as_bytes());
@@ -179,8 +210,17 @@ fn parse_line(line: &[u8]) -> Option<Exception> {
     let special = match fields.next()? {
         "-" => None,
         special => {
-            let (digest, capabilities) = special.split_once(',')?;
-            Some(Special { digest: unhex(digest)?.try_into().ok()?, capabilities: unhex(capabilities)? })
+            let mut parts = special.split(',');
+            let digest = unhex(parts.next()?)?.try_into().ok()?;
+            let capabilities = unhex(parts.next()?)?;
+            let size = match parts.next() {
+                Some(size) => Some(size.parse().ok()?),
+                None => None,
+            };
+            if parts.next().is_some() {
+                return None;
+            }
+            Some(Special { digest, capabilities, size })
         }
     };
     let path = match fields.next()? {
@@ -241,9 +281,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("exceptions");
         let strange: Vec<u8> = (1..=255).filter(|&byte| byte != b'/').collect();
-        let special = Special { digest: [7; 32], capabilities: vec![1, 0, 255] };
-        let written =
-            [exception(&strange, Some(special)), exception(b"", None), exception(b"a/%41/batch 3 0", None)];
+        let special = |size| Special { digest: [7; 32], capabilities: vec![1, 0, 255], size };
+        let written = [
+            exception(&strange, Some(special(Some(8)))),
+            exception(b"old", Some(special(None))),
+            exception(b"", None),
+            exception(b"a/%41/batch 3 0", None),
+        ];
         let mut writer = Writer::open(&path).unwrap();
         writer.append(written[..1].iter()).unwrap();
         drop(writer);
@@ -283,5 +327,37 @@ mod tests {
         }
         assert!(parse_line(b"0 0 755 - ../etc/shadow\n").is_none());
         assert!(parse_line(b"0 0 755 - a//b\n").is_none());
+        for (size, sound) in [("", true), (",7", true), (",", false), (",-7", false), (",7,7", false)] {
+            let line = format!("0 0 4755 {},{size} a\n", "0".repeat(64));
+            assert_eq!(parse_line(line.as_bytes()).is_some(), sound, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_batch_that_could_not_be_read_again_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("exceptions");
+        let (long, short) = (exception(&vec![b'a'; 1 << 20], None), exception(b"b", None));
+        let mut writer = Writer::open(&path).unwrap();
+        assert!(writer.append(std::iter::repeat_n(&long, 65)).is_err());
+        writer.append([&long, &short].into_iter()).unwrap();
+        assert_eq!(all(&path).unwrap(), [long, short]);
+    }
+
+    #[test]
+    fn a_sound_batch_far_behind_a_broken_one_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("exceptions");
+        drop(Writer::open(&path).unwrap());
+        let header = std::fs::read(&path).unwrap();
+        Writer::open(&path).unwrap().append([&exception(b"one", None)].into_iter()).unwrap();
+        let batch = std::fs::read(&path).unwrap()[header.len()..].to_vec();
+        for broken in (STEP - 2 * MARK.len()..STEP + MARK.len()).chain([3 * STEP]) {
+            std::fs::write(&path, [&header[..], &vec![b'x'; broken], &batch].concat()).unwrap();
+            assert!(Writer::open(&path).is_err(), "{broken} bytes before it");
+            std::fs::write(&path, [&header[..], &vec![b'x'; broken], &batch[1..]].concat()).unwrap();
+            drop(Writer::open(&path).unwrap());
+            assert_eq!(std::fs::read(&path).unwrap(), header, "{broken} bytes before none");
+        }
     }
 }

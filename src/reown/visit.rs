@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::inode::{self, Stat};
 use super::place::{Dir, Place};
-use super::policy::{Policy, Verdict};
+use super::policy::{LONGEST_PATH, Policy, Verdict};
 use super::record::Exception;
 use super::walk::Pass;
 use super::{Outcome, ReownError};
@@ -78,6 +78,13 @@ impl<'a> Visitor<'a> {
         }
         self.note_open(dir, name, &stat, verdict);
         let mut place = Place::new(Some(&dir.place), name.to_bytes(), &stat);
+        // Nor does anything below it change hands: the way back would not enter it.
+        let is_taken =
+            matches!(verdict, Verdict::Take(..)) && matches!(self.pass.policy, Policy::Reown { .. });
+        if is_taken && place.length > LONGEST_PATH && !self.is_plain(&stat) {
+            self.outcome.too_long.push_beginning(place.join(b""));
+            return Ok(None);
+        }
         place.tainted = dir.place.tainted || self.is_fresh(&stat);
         self.shelter(&mut place, &fd, &stat, verdict)?;
         Ok(Some(Dir { fd, place: Arc::new(place) }))
@@ -170,19 +177,28 @@ impl<'a> Visitor<'a> {
         let Policy::Reown { log, .. } = self.pass.policy else {
             return self.change(inode::change_owner(fd, owner), path);
         };
-        let special = inode::special(fd, stat).map_err(|error| self.fatal(&path(), error))?;
+        let special =
+            inode::special(fd, stat, self.pass.cancel).map_err(|error| match self.check_cancel() {
+                Err(cancelled) => cancelled,
+                Ok(()) => self.fatal(&path(), error),
+            })?;
         if special.is_none() && self.is_plain(stat) {
             return self.change(inode::change_owner(fd, owner), path);
         }
-        let fd = fd.try_clone_to_owned().map_err(|error| self.fatal(&path(), error))?;
+        let path = path();
+        if path.len() > LONGEST_PATH {
+            self.outcome.too_long.push_beginning(path);
+            return Ok(());
+        }
+        let fd = fd.try_clone_to_owned().map_err(|error| self.fatal(&path, error))?;
         if special.is_some() {
-            self.outcome.special_modes.push(path());
+            self.outcome.special_modes.push(path.clone());
         }
         self.outcome.exceptions += 1;
         let (uid, gid, mode) = (stat.uid, stat.gid, stat.permissions());
         let is_full = {
             let mut log = log.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            log.push(fd, Exception { path: path(), uid, gid, mode, special });
+            log.push(fd, Exception { path, uid, gid, mode, special });
             log.is_full()
         };
         if is_full { self.flush() } else { Ok(()) }

@@ -12,6 +12,13 @@ use crate::types::StorePath;
 
 /// How long the daemon may take to let go of the temporary roots of a connection that has ended.
 pub(super) const LETTING_GO: Duration = Duration::from_secs(20);
+/// How long it may take to say of all paths whether they are there. Each question has a limit of its own; the daemon is another user's,
+/// and could use that up for every path.
+const ASKING: Duration = Duration::from_secs(60);
+/// How many paths a message names.
+const NAMED: usize = 5;
+/// What becomes of a path that could not be removed.
+pub(super) const REMEDY: &str = "the next collection of garbage will take them";
 
 /// Store paths to delete. Dropped, it deletes them as well as it can; [`Leftovers::remove`] also says whether it could.
 #[derive(Debug)]
@@ -44,12 +51,9 @@ impl Leftovers {
         let mut pause = Pause::up_to(Duration::from_millis(100));
         loop {
             let mut connection = Connection::open(&self.socket)?;
-            let mut there = Vec::new();
-            for path in &paths {
-                if connection.is_valid(path)? || path.to_path().symlink_metadata().is_ok() {
-                    there.push(path.clone());
-                }
-            }
+            let there = still_there(&paths, Instant::now() + ASKING, |path| {
+                Ok(connection.is_valid(path)? || path.to_path().symlink_metadata().is_ok())
+            })?;
             if there.is_empty() {
                 return Ok(());
             }
@@ -60,14 +64,37 @@ impl Leftovers {
                     return Err(CheckError::Other(format!("{} was deleted but is still there", there[0])));
                 }
                 Err(error) if still_alive(&error) && Instant::now() < deadline => pause.wait(),
-                Err(error) => {
-                    let names = there.iter().map(StorePath::to_string).collect::<Vec<_>>().join(" ");
-                    let remedy = "the next collection of garbage will take them";
-                    return Err(CheckError::Other(format!("left behind: {names}: {error}; {remedy}")));
-                }
+                Err(error) => return Err(left_behind(&there, &error.to_string())),
             }
         }
     }
+}
+
+/// Those of `paths` of which `is_there` says so.
+fn still_there(
+    paths: &[StorePath],
+    deadline: Instant,
+    mut is_there: impl FnMut(&StorePath) -> Result<bool, CheckError>,
+) -> Result<Vec<StorePath>, CheckError> {
+    let mut there = Vec::new();
+    for (at, path) in paths.iter().enumerate() {
+        if Instant::now() >= deadline {
+            return Err(left_behind(&paths[at..], "the daemon takes too long to say whether they are there"));
+        }
+        if is_there(path)? {
+            there.push(path.clone());
+        }
+    }
+    Ok(there)
+}
+
+fn left_behind(paths: &[StorePath], why: &str) -> CheckError {
+    let names = paths.iter().take(NAMED).map(StorePath::to_string).collect::<Vec<_>>().join(" ");
+    let more = match paths.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    CheckError::Other(format!("left behind: {names}{more}: {why}; {REMEDY}"))
 }
 
 impl Drop for Leftovers {
@@ -122,5 +149,24 @@ mod tests {
         assert_eq!(once_sure(|| answers.pop().unwrap()).unwrap(), 3);
         let mut answers = vec![Ok(3), Err(refused("still alive"))];
         assert!(once_sure(|| answers.pop().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_daemon_that_takes_its_time_for_each_path_is_asked_no_longer() {
+        let path = |number: usize| StorePath::from_base_name(&format!("{number:032}-a")).unwrap();
+        let paths: Vec<_> = (0..10).map(path).collect();
+        let mut asked = 0;
+        let soon = Instant::now() + Duration::from_secs(1);
+        let error = still_there(&paths, soon, |path| {
+            asked += 1;
+            if *path == paths[1] {
+                std::thread::sleep(soon.saturating_duration_since(Instant::now()));
+            }
+            Ok(true)
+        });
+        let error = error.unwrap_err().to_string();
+        assert_eq!(asked, 2);
+        assert!(error.contains(&format!("{} and 3 more: the daemon takes too long", path(6))), "{error}");
+        assert_eq!(still_there(&paths, Instant::now() + ASKING, |it| Ok(*it != paths[3])).unwrap().len(), 9);
     }
 }

@@ -74,10 +74,8 @@ pub fn put_aside(path: &Path, now: &Present, host: &Host<'_>) -> Result<()> {
         Present::Directory | Present::Special => match fs::rename(path, &copy) {
             Err(error) if error.kind() == ErrorKind::CrossesDevices => {
                 trees::copy(path, &copy).with_context(context)?;
-                match now {
-                    Present::Directory => fs::remove_dir_all(path).with_context(context)?,
-                    _ => files::remove(path).with_context(context)?,
-                }
+                trees::remove(path).with_context(context)?;
+                files::sync_parent(path).with_context(context)?;
             }
             other => {
                 other.with_context(context)?;

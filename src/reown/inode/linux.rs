@@ -44,6 +44,7 @@ impl From<Statx> for Stat {
             gid: stat.stx_gid,
             mode: u32::from(stat.stx_mode),
             links: stat.stx_nlink,
+            size: stat.stx_size,
             changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
         }
     }

@@ -55,6 +55,8 @@ impl From<rustix::fs::Stat> for Stat {
             gid: stat.st_gid,
             mode: u32::from(stat.st_mode),
             links: stat.st_nlink as u32,
+            // Never below zero.
+            size: stat.st_size as u64,
             // Nanoseconds of a second, always below 2^32.
             changed: (stat.st_ctime as i64, stat.st_ctime_nsec as u32),
         }

@@ -120,6 +120,52 @@ fn set_ids_and_capabilities_come_back_to_the_same_bytes_only() {
     assert_eq!(back.special_modes.paths, [PathBuf::from("changed")]);
 }
 
+/// Reading a sparse one of 8 TiB would take hours, on either way.
+#[test]
+fn a_file_too_large_to_be_read_loses_its_set_ids() {
+    let case = Case::new();
+    let (huge, grown) = (case.file("huge", (0, 0), 0o4755), case.file("grown", (0, 0), 0o4755));
+    let resize =
+        |path: &Path, size| fs::File::options().write(true).open(path).unwrap().set_len(size).unwrap();
+    resize(&huge, 8 << 40);
+    own(&huge, (0, 0), 0o4755);
+    assert_eq!(case.reown().special_modes.count, 2);
+    resize(&grown, 8 << 40);
+    let stopped = case.try_restore(&AtomicBool::new(true), &Progress::default());
+    assert!(matches!(stopped, Err(ReownError::Cancelled)), "{stopped:?}");
+    assert_eq!(owner(&grown).0, NIX, "it is stopped before the first");
+    let mut back = case.restore();
+    back.special_modes.paths.sort();
+    assert_eq!(back.special_modes.paths, ["grown", "huge"].map(PathBuf::from));
+    assert_eq!((mode(&huge), mode(&grown), owner(&huge), owner(&grown)), (0o755, 0o755, (0, 0), (0, 0)));
+}
+
+#[test]
+fn a_file_of_another_size_is_not_read_again() {
+    let case = Case::new();
+    let file = case.file("file", (0, 0), 0o4755);
+    let _ = case.reown();
+    // The record of another content is right about the digest, so that only the size tells.
+    let size = fs::metadata(&file).unwrap().len();
+    let mut recorded = Vec::new();
+    record::read(&case.record(), |exception| {
+        recorded.push(exception);
+        Ok(())
+    })
+    .unwrap();
+    let write = |size| {
+        fs::remove_file(case.record()).unwrap();
+        let special = recorded[0].special.clone().map(|special| record::Special { size, ..special });
+        let exception = record::Exception { special, ..recorded[0].clone() };
+        record::Writer::open(&case.record()).unwrap().append([&exception].into_iter()).unwrap();
+    };
+    write(Some(size + 1));
+    assert_eq!(case.restore().special_modes.count, 1);
+    // A record of an older version has none.
+    write(None);
+    assert_eq!((case.restore().special_modes.count, mode(&file)), (0, 0o4755));
+}
+
 #[test]
 fn stopped_again_and_again_it_ends_as_if_never_stopped() {
     let case = Case::new();

@@ -98,6 +98,36 @@ fn a_tree_of_five_thousand_levels_is_walked_to_its_end_and_back() {
 }
 
 #[test]
+fn what_lies_too_deep_to_be_recorded_is_refused_with_all_below_it() {
+    let case = Case::new();
+    let name = "n".repeat(255);
+    let mut dir: OwnedFd = fs::File::open(&case.tree.root).unwrap().into();
+    let mut dirs = Vec::new();
+    let user = Some(rustix::fs::Uid::from_raw(NIXBLD));
+    for _ in 0..520 {
+        rustix::fs::mkdirat(&dir, name.as_str(), Mode::from_raw_mode(0o755)).unwrap();
+        dir = rustix::fs::openat(&dir, name.as_str(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
+            .unwrap();
+        rustix::fs::fchown(&dir, user, None).unwrap();
+        dirs.push(dir.try_clone().unwrap());
+    }
+    rustix::fs::openat(&dir, "plain", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o600)).unwrap();
+    let owner_of = |dir: &OwnedFd| rustix::fs::fstat(dir).unwrap().st_uid;
+    let plain = || rustix::fs::statat(&dir, "plain", rustix::fs::AtFlags::empty()).unwrap().st_uid;
+    let there = case.reown();
+    // 512 names with what stands between them are one byte short of the limit.
+    assert_eq!((there.too_long.count, there.is_complete()), (1, false), "{there:?}");
+    assert_eq!(there.too_long.paths, [PathBuf::from([name.as_str(); 4].join("/"))]);
+    let owners: Vec<_> = dirs.iter().map(owner_of).collect();
+    assert!(owners[..512].iter().all(|uid| *uid == NIX) && owners[512..].iter().all(|uid| *uid == NIXBLD));
+    assert_eq!(plain(), 0);
+    assert!(case.restore().is_complete());
+    assert!(dirs.iter().all(|dir| owner_of(dir) == NIXBLD) && plain() == 0);
+    let removed = std::process::Command::new("rm").arg("-rf").arg(&case.tree.root).status().unwrap();
+    assert!(removed.success());
+}
+
+#[test]
 fn a_directory_with_very_many_subdirectories_is_read_in_parts() {
     let case = Case::new();
     let many = 3 * walk::SUBDIRS_AT_ONCE as u64 / 64;
