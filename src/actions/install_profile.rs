@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -18,7 +19,7 @@ use super::added_paths::{Owner, remove_tree};
 use super::register_paths::OwnersNix;
 use super::unpack_archive::Unpacked;
 use super::{Act, Host, gid_of, show, uid_of};
-use crate::system::command;
+use crate::system::{checkpoint, command};
 use crate::types::StorePath;
 
 /// The command of the child that gives a profile back.
@@ -127,14 +128,19 @@ impl Act for InstallProfile {
     fn apply(&self, host: &Host<'_>, was: &Was) -> Result<()> {
         let programs = self.programs(host)?;
         self.clear(was)?;
-        let output = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
+        let child = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
             .command(&programs[0], "nix-env")?
             .arg("--profile")
             .arg(&self.profile)
             .arg("--install")
             .args(programs.iter().map(StorePath::to_path))
-            .output()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
             .with_context(|| format!("cannot start nix-env of {}", programs[0]))?;
+        checkpoint::inside_command(child.id());
+        let output = child.wait_with_output().context("cannot wait for nix-env")?;
+        checkpoint::inside("command-ended");
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("cannot install Nix into {}: {}", show(&self.profile), said.trim());

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::added_paths::Owner;
 use super::unpack_archive::Unpacked;
 use super::{Act, Host, gid_of, uid_of};
-use crate::system::command;
+use crate::system::{checkpoint, command};
 use crate::types::StorePath;
 
 /// Parameters.
@@ -67,12 +67,14 @@ impl Act for RegisterPaths {
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start the archive's nix-store")?;
+        checkpoint::inside_command(child.id());
         // A child that ends early closes its input; what it says is the reason then.
         let written = child
             .stdin
             .take()
             .map_or(Ok(()), |mut input| input.write_all(unpacked.contents.registration.as_bytes()));
         let output = child.wait_with_output().context("cannot wait for nix-store --load-db")?;
+        checkpoint::inside("command-ended");
         if !output.status.success() {
             bail!("nix-store --load-db failed: {}", String::from_utf8_lossy(&output.stderr).trim());
         }

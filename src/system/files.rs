@@ -77,6 +77,7 @@ pub fn create_directory(path: &Path, ownership: Ownership) -> io::Result<()> {
         DirBuilder::new().mode(0o700).create(temporary)?;
         checkpoint::inside("directory-made");
         lchown(temporary, Some(ownership.uid), Some(ownership.gid))?;
+        checkpoint::inside("owner-set");
         fs::set_permissions(temporary, Permissions::from_mode(ownership.mode))
     })
 }
