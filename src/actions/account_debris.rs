@@ -6,18 +6,20 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::Host;
 use super::edit::{AccountLock, Original, read_or_empty};
+use crate::system::files;
 
 const FILES: [&str; 6] = ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"];
 
-/// Removes from `/etc` what tools left that died since this run began. What is older is somebody else's.
+/// Removes from `/etc` what tools left that died since this run began, and we when we edited their files. What is older is somebody else's.
 ///
 /// # Errors
 /// When an account tool is at work for too long, or something cannot be removed.
@@ -48,6 +50,7 @@ fn remove_half_in(directory: &Path, file: &str, other: &str, name: &str, host: &
 }
 
 fn sweep_in(directory: &Path, host: &Host<'_>) -> Result<()> {
+    FILES.iter().for_each(|file| files::forget_temporary(&directory.join(file)));
     // A file system that does not keep the time of birth leaves us without a beginning.
     let Ok(began) = fs::metadata(&host.backups).and_then(|made| made.created()) else { return Ok(()) };
     let mut debris = Vec::new();
@@ -85,12 +88,27 @@ fn is_debris(name: &str) -> bool {
     })
 }
 
-/// Whether the process whose number is in the file lives.
+/// Whether the process whose number is in the file lives, and had begun when the file was written: otherwise it is another one, after a
+/// restart for example.
 fn is_held(path: &Path) -> bool {
     let text = fs::read(path).unwrap_or_default();
-    let pid =
+    let pid: Option<i32> =
         std::str::from_utf8(&text).ok().and_then(|text| text.trim_end_matches('\0').trim().parse().ok());
-    pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH))
+    let Some(pid) = pid else { return false };
+    let written = fs::metadata(path).and_then(|metadata| metadata.modified());
+    let is_later = written.ok().zip(started(pid)).is_some_and(|(written, started)| started > written);
+    !is_later && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+}
+
+/// When a process began, up to two seconds early; `None` when there is no telling.
+fn started(pid: i32) -> Option<SystemTime> {
+    let boot = fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // proc_pid_stat(5): starttime is the 22nd field; the 2nd is a name in parentheses that may hold anything.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok()?.and_then(|ticks| u64::try_from(ticks).ok())?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(boot + ticks.checked_div(per_second)?))
 }
 
 #[cfg(test)]
@@ -163,10 +181,23 @@ mod tests {
         // No process has a number above PID_MAX_LIMIT, 2^22.
         fs::write(etc.join("passwd.lock"), "4194305\0").unwrap();
         fs::write(etc.join("group.8"), "1\0").unwrap();
+        // Of ours, from a kill in remove_half.
+        fs::write(etc.join(".passwd.nix-unroot-new"), "").unwrap();
         fs::write(etc.join("shadow"), "kept").unwrap();
         sweep_in(&etc, &host).unwrap();
         let mut left: Vec<_> = fs::read_dir(&etc).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["group.8", "passwd.7", "shadow"]);
+    }
+
+    #[test]
+    fn a_process_that_began_later_holds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("passwd.lock");
+        fs::write(&path, format!("{}\0", std::process::id())).unwrap();
+        assert!(is_held(&path));
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(3600 * 24)).unwrap();
+        assert!(!is_held(&path));
     }
 }

@@ -313,8 +313,13 @@ mod tests {
             repair.apply(&host, &drifted).unwrap();
             assert!(action.look_for_drift(&host, Some(&before)).unwrap().is_empty(), "{name}");
             assert!(!fs::read_to_string(&action.path).unwrap().contains("b = 3"), "{name}");
-            repair.undo(&host, &drifted).unwrap();
-            assert_eq!(repair.capture(&host).unwrap(), drifted, "{name}");
+            for _ in 0..2 {
+                repair.undo(&host, &drifted).unwrap();
+                assert_eq!(repair.capture(&host).unwrap(), drifted, "{name}");
+                // As a rollback leaves it that dies before the time stamp; the next one looks for conflicts first.
+                fs::write(&action.path, fs::read(&action.path).unwrap()).unwrap();
+                assert!(conflicts(dir.path(), &repair, &drifted).is_empty(), "{name}");
+            }
         }
     }
 

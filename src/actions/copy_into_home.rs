@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, gid_of, show, uid_of};
+use crate::system::checkpoint;
 use crate::system::files::open_directory;
 
 /// Parameters.
@@ -90,22 +91,29 @@ impl Act for CopyIntoHome {
         Ok(Was { directory: self.directory()?.is_some() })
     }
 
-    fn apply(&self, _: &Host<'_>, _: &Was) -> Result<()> {
+    fn apply(&self, _: &Host<'_>, was: &Was) -> Result<()> {
         let context = || format!("cannot copy {} to {}", show(&self.from), self.place());
         let bytes = fs::read(&self.from).with_context(context)?;
         let (uid, gid) = self.ids()?;
-        match mkdirat(self.home()?, self.directory.as_str(), Mode::from_raw_mode(0o700)) {
-            Err(error) if error != Errno::EXIST => return Err(error).with_context(context),
-            _ => {}
-        }
+        let made = match mkdirat(self.home()?, self.directory.as_str(), Mode::from_raw_mode(0o700)) {
+            Ok(()) => true,
+            // Made by this run before a crash, unless it was there.
+            Err(Errno::EXIST) => !was.directory,
+            Err(error) => return Err(error).with_context(context),
+        };
+        checkpoint::inside("directory-made");
         let directory = self.directory()?.with_context(context)?;
-        fchown(&directory, uid, gid).with_context(context)?;
+        if made {
+            fchown(&directory, uid, gid).with_context(context)?;
+            checkpoint::inside("owner-set");
+        }
         // Half of a copy, from before a crash.
         let _ = unlinkat(&directory, self.name.as_str(), AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let copy = openat(&directory, self.name.as_str(), flags, Mode::from_raw_mode(0o600));
         let mut copy = File::from(copy.with_context(context)?);
         copy.write_all(&bytes).with_context(context)?;
+        checkpoint::inside("file-written");
         fchown(&copy, uid, gid).with_context(context)?;
         fchmod(&copy, Mode::from_raw_mode(0o600)).with_context(context)?;
         copy.sync_all().with_context(context)
@@ -202,6 +210,24 @@ mod tests {
             action.undo(&host, &was).unwrap();
         }
         assert_eq!(fs::read_dir(&action.home).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_was_there_keeps_its_owner() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        for was_there in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let (host, action) = (host(dir.path()), action(dir.path()));
+            let directory = action.home.join(".ssh");
+            fs::write(&action.from, "secret").unwrap();
+            fs::create_dir_all(&directory).unwrap();
+            std::os::unix::fs::chown(&directory, Some(7), Some(8)).unwrap();
+            action.apply(&host, &Was { directory: was_there }).unwrap();
+            let now = fs::metadata(&directory).unwrap();
+            assert_eq!((now.uid(), now.gid()), if was_there { (7, 8) } else { (0, 0) });
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::drift::{self, Aspect, Drift, Repair};
 use super::set_owner::SetOwner;
 use super::{Act, Action, Host, gid_of, show, uid_of};
 use crate::system::files::Ownership;
-use crate::system::{files, trees};
+use crate::system::{checkpoint, files, trees};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -131,7 +131,9 @@ impl Act for CreateDirectory {
             }
             _ => {}
         }
+        checkpoint::inside("directory-made");
         lchown(&self.path, Some(uid_of(&self.owner)?), Some(gid_of(&self.group)?)).with_context(context)?;
+        checkpoint::inside("owner-set");
         fs::set_permissions(&self.path, Permissions::from_mode(octal(&self.mode)?)).with_context(context)?;
         files::sync_parent(&self.path).with_context(context)
     }

@@ -126,7 +126,7 @@ impl Act for CreateGroup {
         // groupdel refuses to remove a group that somebody needs.
         if let Some(user) = local_user_of(group.gid())? {
             host.observer.note(&format!("the group {} stays: it is now the group of {user}", self.name));
-            return Ok(());
+            return account_debris::sweep(host);
         }
         if let Some(members) = members_of(&self.name)? {
             host.observer.note(&format!("the group {} goes; its members were {members}", self.name));

@@ -195,6 +195,10 @@ impl CreateUser {
         let _lock = AccountLock::take()?;
         let is_ours = |line: &&str| line.split(':').next() == Some(&self.name);
         let now = read_or_empty(path)?;
+        if now == held && !held.is_empty() {
+            // A rollback that died before the time stamp leaves it so.
+            return before.restore(path, host);
+        }
         let gone: Vec<_> =
             held.lines().filter(is_ours).filter(|line| !now.lines().any(|other| other == *line)).collect();
         if gone.is_empty() {
@@ -206,5 +210,42 @@ impl CreateUser {
         }
         let end = if now.is_empty() || now.ends_with('\n') { "" } else { "\n" };
         before.write_instead(path, &format!("{now}{end}{}\n", gone.join("\n")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::test_host::host;
+    use super::*;
+
+    #[test]
+    fn lines_that_went_with_the_user_come_back_with_the_time_stamp() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (host, path) = (host(dir.path()), dir.path().join("subuid"));
+        let action = CreateUser {
+            name: "nix".to_owned(),
+            uid: None,
+            group: "nix".to_owned(),
+            home: PathBuf::from("/var/lib/nix"),
+            comment: String::new(),
+        };
+        let held = "alice:1:2\nnix:3:4\n";
+        fs::write(&path, held).unwrap();
+        let before = FileState::capture(&path, &host).unwrap();
+        // After userdel, and after a kill between the file and its time stamp.
+        for now in ["alice:1:2\n", held] {
+            fs::write(&path, now).unwrap();
+            action.give_back_lines(&path, &before, &host).unwrap();
+            assert_eq!(FileState::capture(&path, &host).unwrap(), before, "{now:?}");
+        }
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        action.give_back_lines(&path, &FileState::Absent, &host).unwrap();
+        assert!(path.exists(), "an empty file of somebody else's stays");
     }
 }

@@ -21,6 +21,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a check may take: minutes for a large database, without end for one that its owner made so.
 const CHECK_TIME: Duration = Duration::from_secs(30 * 60);
 
+/// What SQLite adds to the name of a database for the files of its write-ahead log.
+const LOG: [&str; 2] = ["-wal", "-shm"];
+
 /// Checks the database, folds its write-ahead log in, and keeps a copy.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,10 +39,20 @@ impl BackUpDatabase {
     fn copy(&self, host: &Host<'_>) -> PathBuf {
         host.backups.join("db.sqlite")
     }
+
+    /// Whether the files of a write-ahead log are beside the database.
+    fn has_log(&self) -> bool {
+        LOG.iter().any(|end| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(end);
+            fs::symlink_metadata(path).is_ok()
+        })
+    }
 }
 
 impl Act for BackUpDatabase {
-    type Before = ();
+    /// Whether there was a write-ahead log; older journals do not say.
+    type Before = Option<bool>;
 
     fn changes(&self) -> String {
         match &self.checked_by {
@@ -56,11 +69,11 @@ impl Act for BackUpDatabase {
         Ok(!self.path.exists())
     }
 
-    fn capture(&self, _: &Host<'_>) -> Result<()> {
-        Ok(())
+    fn capture(&self, _: &Host<'_>) -> Result<Self::Before> {
+        Ok(Some(self.has_log()))
     }
 
-    fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
+    fn apply(&self, host: &Host<'_>, _: &Self::Before) -> Result<()> {
         let owner = fs::symlink_metadata(&self.path)
             .with_context(|| format!("cannot look at {}", show(&self.path)))?;
         match &self.checked_by {
@@ -77,7 +90,14 @@ impl Act for BackUpDatabase {
             .with_context(|| format!("cannot copy {} to {}", show(&self.path), host.backups.display()))
     }
 
-    fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
+    /// A check that was killed leaves its log; where there was none before, it is folded in and goes. Without a copy no later step began, so
+    /// what is root's was never anybody else's.
+    fn undo(&self, host: &Host<'_>, had_log: &Self::Before) -> Result<()> {
+        let is_roots = || fs::symlink_metadata(&self.path).is_ok_and(|it| it.is_file() && it.uid() == 0);
+        let is_left = *had_log == Some(false) && !self.copy(host).exists() && self.has_log() && is_roots();
+        if is_left && let Err(error) = fold_log(&self.path) {
+            host.observer.note(&format!("the log beside {} stays: {error:#}", show(&self.path)));
+        }
         Ok(())
     }
 }
@@ -163,13 +183,8 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 
 /// Opens the database for writing, folds its log in, and checks it whole.
 fn check(path: &Path) -> Result<()> {
-    let database = open(path).with_context(|| format!("cannot open {}", show(path)))?;
+    let database = fold_log(path)?;
     let context = || format!("cannot check {}", show(path));
-    let busy: i64 =
-        database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).with_context(context)?;
-    if busy != 0 {
-        bail!("{} is in use by another process: stop what runs nix, and try again", show(path));
-    }
     database.execute_batch("BEGIN IMMEDIATE; ROLLBACK;").with_context(context)?;
     let verdict: String =
         database.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).with_context(context)?;
@@ -177,6 +192,18 @@ fn check(path: &Path) -> Result<()> {
         bail!("{} is damaged ({verdict}): repair it with nix-store --verify before migrating", show(path));
     }
     Ok(())
+}
+
+/// Opens the database for writing and folds its log in, which goes when the database is closed.
+fn fold_log(path: &Path) -> Result<Connection> {
+    let database = open(path).with_context(|| format!("cannot open {}", show(path)))?;
+    let context = || format!("cannot fold the log of {} in", show(path));
+    let busy: i64 =
+        database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).with_context(context)?;
+    if busy != 0 {
+        bail!("{} is in use by another process: stop what runs nix, and try again", show(path));
+    }
+    Ok(database)
 }
 
 fn copy_durably(from: &Path, to: &Path) -> io::Result<()> {
@@ -219,11 +246,54 @@ mod tests {
         let writer = Connection::open(&path).unwrap();
         writer.execute_batch("INSERT INTO t VALUES (2);").unwrap();
         let action = BackUpDatabase { path, checked_by: None };
-        action.apply(&host, &()).unwrap();
-        action.apply(&host, &()).unwrap();
+        let had_log = action.capture(&host).unwrap();
+        action.apply(&host, &had_log).unwrap();
+        action.apply(&host, &had_log).unwrap();
         let copy = Connection::open(host.backups.join("db.sqlite")).unwrap();
         let rows: i64 = copy.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
         assert_eq!(rows, 2);
+    }
+
+    #[test]
+    fn the_log_that_a_killed_check_left_goes_unless_there_was_one() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        for (had_log, copied, goes) in [
+            (Some(false), false, true),
+            (Some(false), true, false),
+            (Some(true), false, false),
+            (None, false, false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let (host, path) = (host(dir.path()), database(dir.path()));
+            fs::create_dir(&host.backups).unwrap();
+            if copied {
+                fs::write(host.backups.join("db.sqlite"), "").unwrap();
+            }
+            let killed = Connection::open(&path).unwrap();
+            killed.execute_batch("INSERT INTO t VALUES (2);").unwrap();
+            // As it is on the disk while the check runs.
+            let left = dir.path().join("left");
+            fs::create_dir(&left).unwrap();
+            for file in ["db.sqlite", "db.sqlite-wal", "db.sqlite-shm"] {
+                fs::copy(dir.path().join(file), left.join(file)).unwrap();
+            }
+            let action = BackUpDatabase { path: left.join("db.sqlite"), checked_by: None };
+            assert_eq!(action.capture(&host).unwrap(), Some(true));
+            for _ in 0..2 {
+                action.undo(&host, &had_log).unwrap();
+                let files = if goes { 1 } else { 3 };
+                assert_eq!(fs::read_dir(&left).unwrap().count(), files, "{had_log:?} {copied}");
+            }
+            let rows: i64 = Connection::open(&action.path)
+                .unwrap()
+                .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(rows, 2);
+        }
+        // What journals hold that were written before this was captured.
+        assert_eq!(super::super::from_journal::<Option<bool>>("null").unwrap(), None);
     }
 
     #[test]
@@ -253,6 +323,6 @@ mod tests {
         std::os::unix::fs::symlink(database(dir.path()), &link).unwrap();
         let error = check(&link).unwrap_err().to_string();
         assert!(error.ends_with("link?[2J?.sqlite"), "{error:?}");
-        assert!(BackUpDatabase { path: link, checked_by: None }.apply(&host(dir.path()), &()).is_err());
+        assert!(BackUpDatabase { path: link, checked_by: None }.apply(&host(dir.path()), &None).is_err());
     }
 }

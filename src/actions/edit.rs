@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Host;
 use super::conflict::{Conflict, Keep, Present, Scan, Version, put_aside, undecided};
 use super::file_state::FileState;
+use crate::system::files;
 use crate::system::pause::Pause;
 
 /// A file before it was edited.
@@ -46,13 +47,17 @@ impl Original {
         Ok(Self { state: FileState::capture(&real, host)?, path: real })
     }
 
-    /// Tells the scan when the file is no file any more. Otherwise the text that it holds, for more questions.
+    /// Tells the scan when the file is no file any more. Otherwise the text that it holds, for more questions; none when the file is
+    /// gone, or as it was before.
     ///
     /// # Errors
     /// When it cannot be read, or is no text.
     pub fn look_for_conflicts(&self, scan: &mut Scan<'_>) -> Result<Option<String>> {
         let now = Present::at(&self.path)?;
-        if matches!(now, Present::Absent | Present::File(_)) {
+        if self.is_undone(&now, scan.host)? {
+            return Ok(None);
+        }
+        if matches!(now, Present::File(_)) {
             return self.read().map(Some);
         }
         scan.conflict(self.conflict(&now, "somebody else put it in the place of the file", scan.host)?);
@@ -72,26 +77,38 @@ impl Original {
     }
 
     /// The file that our part is to be taken from, when it still is a file; else as it was chosen: the file behind somebody's
-    /// link, or none because the file from before is back.
+    /// link, or none because the file from before is back. It is back as well when somebody deleted the file, or had undone our edit.
     ///
     /// # Errors
     /// When there is a conflict without a choice, or the file cannot be put back.
     pub fn to_undo(&self, host: &Host<'_>) -> Result<Option<Self>> {
         let now = Present::at(&self.path)?;
-        if matches!(now, Present::Absent | Present::File(_)) {
+        if self.is_undone(&now, host)? {
+            return self.put_back(host).map(|()| None);
+        }
+        if matches!(now, Present::File(_)) {
             return Ok(Some(self.clone()));
         }
         match host.choices.of(&self.path, &now) {
-            Some(Keep::Theirs) => match fs::metadata(&self.path) {
-                Ok(target) if target.is_file() => Self::capture(&self.path, host).map(Some),
-                _ => Ok(None),
-            },
+            Some(Keep::Theirs) => {
+                files::forget_temporary(&self.path);
+                match fs::metadata(&self.path) {
+                    Ok(target) if target.is_file() => Self::capture(&self.path, host).map(Some),
+                    _ => Ok(None),
+                }
+            }
             Some(Keep::Ours) => {
                 put_aside(&self.path, &now, host)?;
-                self.state.restore(&self.path, host).map(|()| None)
+                self.put_back(host).map(|()| None)
             }
             None => bail!(undecided(&self.path)),
         }
+    }
+
+    /// Whether nothing of our edit is in what is there now: somebody deleted the file, or it is what it was before. A rollback that died
+    /// before it gave the time stamp back leaves it so, too.
+    fn is_undone(&self, now: &Present, host: &Host<'_>) -> Result<bool> {
+        Ok(*now == Present::Absent || *now == Present::of(&self.state, host)?)
     }
 
     /// What is at its place now.
@@ -220,5 +237,28 @@ mod tests {
         original.restore("a\n", &host).unwrap();
         assert_eq!(FileState::capture(&target, &host).unwrap(), before);
         assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn a_file_that_somebody_deleted_comes_back_whole() {
+        for held in [None, Some("a\n")] {
+            let dir = tempfile::tempdir().unwrap();
+            let (host, path) = (host(dir.path()), dir.path().join("file"));
+            if let Some(text) = held {
+                fs::write(&path, text).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+            }
+            let original = Original::capture(&path, &host).unwrap();
+            original.write("a\nours\n").unwrap();
+            fs::remove_file(&path).unwrap();
+            for _ in 0..2 {
+                assert_eq!(
+                    original.to_undo(&host).unwrap(),
+                    None,
+                    "nothing of ours is left to be taken away"
+                );
+                assert_eq!(Original::capture(&path, &host).unwrap(), original, "{held:?}");
+            }
+        }
     }
 }

@@ -8,10 +8,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::added_paths::Owner;
+use super::added_paths::{Owner, remove_tree};
 use super::register_paths::{NIX_TIME, OwnersNix};
 use super::unpack_archive::Unpacked;
 use super::{Act, CHILD_TIME, Host, gid_of, show, uid_of};
@@ -24,6 +27,10 @@ pub const COMMAND: &str = "internal-restore-profile";
 const KEY: &str = "profile";
 /// Where Nix keeps indirect roots: a link to each link that keeps a path alive.
 const ROOTS: &str = "/nix/var/nix/gcroots/auto";
+/// Where each process of Nix names what it needs right now, in a file that is called as its number.
+const TEMPORARY_ROOTS: &str = "/nix/var/nix/temproots";
+/// The child's third word when only [`leftovers`] are to go.
+const LEFTOVERS: &str = "leftovers";
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -52,6 +59,9 @@ pub struct Was {
     /// Names of Nix's indirect roots for generations of the profile.
     #[serde(default)]
     roots: BTreeSet<String>,
+    /// What [`leftovers`] found; older journals do not say.
+    #[serde(default)]
+    leftovers: Option<BTreeSet<PathBuf>>,
     /// The newest row of the database.
     last_row: i64,
 }
@@ -59,6 +69,18 @@ pub struct Was {
 impl InstallProfile {
     fn owner(&self) -> Owner<'_> {
         Owner { user: &self.user, group: &self.group }
+    }
+
+    /// Removes what a Nix left that was killed in an attempt before this one.
+    fn clear(&self, was: &Was, host: &Host<'_>) -> Result<()> {
+        if new_leftovers(&self.profile, Path::new(TEMPORARY_ROOTS), was)?.is_empty() {
+            return Ok(());
+        }
+        let mut child = command::own_child(COMMAND, uid_of(&self.user)?, gid_of(&self.group)?);
+        child.arg(&self.profile).arg(serde_json::to_string(was)?).arg(LEFTOVERS);
+        watched::answer(&mut child, Vec::new(), host.limits(CHILD_TIME))
+            .with_context(|| format!("{} cannot remove what a killed Nix left", self.user))?;
+        Ok(())
     }
 
     /// What comes into the profile, Nix itself first.
@@ -91,12 +113,14 @@ impl Act for InstallProfile {
         Ok(Was {
             links: links(&self.profile)?,
             roots: roots(Path::new(ROOTS), &self.profile)?,
+            leftovers: Some(leftovers(&self.profile, Path::new(TEMPORARY_ROOTS))?),
             last_row: self.owner().last_row(host)?,
         })
     }
 
-    fn apply(&self, host: &Host<'_>, _: &Was) -> Result<()> {
+    fn apply(&self, host: &Host<'_>, was: &Was) -> Result<()> {
         let programs = self.programs(host)?;
+        self.clear(was, host)?;
         let mut install = OwnersNix { user: &self.user, group: &self.group, home: &self.home }
             .command(&programs[0], "nix-env")?;
         install.arg("--profile").arg(&self.profile).arg("--install");
@@ -118,10 +142,15 @@ impl Act for InstallProfile {
 /// The child: gives back a profile's links, with the rights of the store's owner.
 pub fn child_main(args: &[OsString]) -> u8 {
     let work = || -> Result<()> {
-        let [profile, was] = args else { bail!("{COMMAND} takes a profile and what was there") };
+        let [profile, was, rest @ ..] = args else { bail!("{COMMAND} takes a profile and what was there") };
         watched::confine(CHILD_TIME, true).context("cannot limit the child that gives the profile back")?;
-        let was = serde_json::from_slice(was.as_encoded_bytes()).context("cannot read what was there")?;
-        restore(Path::new(profile), Path::new(ROOTS), &was)
+        let (profile, was) = (Path::new(profile), was.as_encoded_bytes());
+        let was = serde_json::from_slice(was).context("cannot read what was there")?;
+        if rest != [LEFTOVERS] {
+            restore(profile, Path::new(ROOTS), &was)?;
+        }
+        let left = new_leftovers(profile, Path::new(TEMPORARY_ROOTS), &was)?;
+        left.iter().try_for_each(|path| remove_tree(path))
     };
     match work() {
         Ok(()) => 0,
@@ -161,6 +190,52 @@ fn restore(profile: &Path, auto: &Path, was: &Was) -> Result<()> {
         }
     }
     fs::remove_file(&ours).with_context(|| format!("cannot remove {}", show(&ours)))
+}
+
+/// What a Nix of this run left that was killed.
+fn new_leftovers(profile: &Path, temporary_roots: &Path, was: &Was) -> Result<BTreeSet<PathBuf>> {
+    let Some(before) = &was.leftovers else { return Ok(BTreeSet::new()) };
+    let is_alive = |path: &Path| {
+        let pid = path.file_name().and_then(|name| pid(name.to_str()?));
+        pid.is_some_and(|pid| kill(pid, None) != Err(Errno::ESRCH))
+    };
+    let now = leftovers(profile, temporary_roots)?;
+    Ok(now.difference(before).filter(|path| !is_alive(path)).cloned().collect())
+}
+
+/// What programs of Nix leave when they are killed: the profile's lock, links that were to be renamed to the profile (`.0_default`) or a
+/// generation (`default-1-link.tmp-PID-NUMBER`), and their temporary roots. Those of living ones are among it.
+fn leftovers(profile: &Path, temporary_roots: &Path) -> Result<BTreeSet<PathBuf>> {
+    let profile_name = base_name(profile)?;
+    let of_profile = |name: &str| {
+        let replaces = name.strip_prefix('.').and_then(|rest| rest.split_once('_'));
+        name.strip_prefix(&profile_name) == Some(".lock")
+            || replaces.is_some_and(|(number, link)| number.parse::<u64>().is_ok() && link == profile_name)
+            || name.split_once(".tmp-").is_some_and(|(link, _)| generation(&profile_name, link).is_some())
+    };
+    let directory = profile.parent().context("a profile lies in a directory")?;
+    let of_profile = names(directory)?.into_iter().filter(|name| of_profile(name));
+    let of_processes = names(temporary_roots)?.into_iter().filter(|name| pid(name).is_some());
+    Ok(of_profile
+        .map(|name| directory.join(name))
+        .chain(of_processes.map(|name| temporary_roots.join(name)))
+        .collect())
+}
+
+/// What is in a directory; nothing where there is none.
+fn names(directory: &Path) -> Result<Vec<String>> {
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        other => {
+            let entries = other.with_context(|| format!("cannot read {}", show(directory)))?;
+            Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+        }
+    }
+}
+
+/// The process that a file of temporary roots is named after.
+fn pid(name: &str) -> Option<Pid> {
+    name.parse().ok().filter(|pid| *pid > 0).map(Pid::from_raw)
 }
 
 /// The links of a profile: `default` and `default-1-link`, `default-2-link`, ...
@@ -232,7 +307,7 @@ mod tests {
         let old = roots(&auto, &profile).unwrap();
         let roots_then =
             old.into_iter().filter(|root| of_generation(root.trim_start_matches("root-of-"))).collect();
-        let was = Was { links: links_then, roots: roots_then, last_row: 0 };
+        let was = Was { links: links_then, roots: roots_then, leftovers: None, last_row: 0 };
         restore(&profile, &auto, &was).unwrap();
         let once = links(&profile).unwrap();
         restore(&profile, &auto, &was).unwrap();
@@ -261,5 +336,48 @@ mod tests {
         assert_eq!(restored(&was, &was), map(&was));
         let later = [at("default-3-link"), one, two, three];
         assert_eq!(restored(&was, &later), map(&later));
+    }
+
+    #[test]
+    fn what_a_killed_nix_leaves_is_told_from_all_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (profile, temporary_roots) = (dir.path().join("profiles/default"), dir.path().join("temproots"));
+        assert_eq!(leftovers(&profile, &temporary_roots).unwrap(), BTreeSet::new());
+        let make = |name: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            path
+        };
+        // No process has a number above PID_MAX_LIMIT, 2^22.
+        let old = ["profiles/.0_default", "temproots/4194306"].map(make);
+        let was = Was {
+            links: BTreeMap::new(),
+            roots: BTreeSet::new(),
+            leftovers: Some(leftovers(&profile, &temporary_roots).unwrap()),
+            last_row: 0,
+        };
+        assert_eq!(was.leftovers, Some(BTreeSet::from(old)));
+        let left = [
+            "profiles/default.lock",
+            "profiles/.1_default",
+            "profiles/default-3-link.tmp-12-34",
+            "temproots/4194305",
+        ]
+        .map(make);
+        let others = [
+            "default",
+            "default-1-link",
+            "other.lock",
+            ".0_other",
+            "default-x-link.tmp-1-2",
+            "default.locks",
+        ];
+        others.iter().for_each(|name| drop(make(&format!("profiles/{name}"))));
+        make(&format!("temproots/{}", std::process::id()));
+        assert_eq!(new_leftovers(&profile, &temporary_roots, &was).unwrap(), BTreeSet::from(left));
+        // Of a journal of an earlier version.
+        let was: Was = serde_json::from_str(r#"{"links": {}, "last_row": 7}"#).unwrap();
+        assert_eq!(new_leftovers(&profile, &temporary_roots, &was).unwrap(), BTreeSet::new());
     }
 }

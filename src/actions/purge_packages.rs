@@ -1,11 +1,13 @@
 //! Packages of Debian's kind go, with their configuration.
 
-use anyhow::{Result, bail};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host};
-use crate::system::command;
+use crate::system::{checkpoint, command};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -67,8 +69,13 @@ impl Act for PurgePackages {
         dpkg.env("DPKG_FRONTEND_LOCKED", "1")
             .env("DEBIAN_FRONTEND", "noninteractive")
             .arg("--purge")
-            .args(installed);
-        let output = dpkg.output()?;
+            .args(installed)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let child = dpkg.spawn().context("cannot start dpkg")?;
+        checkpoint::inside_command(child.id());
+        let output = child.wait_with_output().context("cannot wait for dpkg")?;
+        checkpoint::inside("command-ended");
         if !output.status.success() {
             bail!(
                 "dpkg --purge failed ({}): {}",

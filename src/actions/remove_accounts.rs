@@ -217,6 +217,17 @@ mod tests {
     }
 
     #[test]
+    fn a_deleted_file_comes_back_with_everybody_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, action) = (host(dir.path()), action(dir.path()));
+        let before = action.capture(&host).unwrap();
+        action.apply(&host, &before).unwrap();
+        fs::remove_file(dir.path().join("passwd")).unwrap();
+        action.undo(&host, &before).unwrap();
+        assert_eq!(action.capture(&host).unwrap(), before);
+    }
+
+    #[test]
     fn what_others_added_meanwhile_stays() {
         let dir = tempfile::tempdir().unwrap();
         let (host, action) = (host(dir.path()), action(dir.path()));

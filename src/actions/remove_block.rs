@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::conflict::{Scan, Wrote, undo_placed};
+use super::conflict::{Scan, Wrote, ensure_untouched, undo_placed};
 use super::file_state::FileState;
 use super::{Act, Host, show};
 use crate::platform::block::{copy_of, has_block, without_blocks};
@@ -52,7 +52,12 @@ impl Act for RemoveBlock {
     }
 
     fn apply(&self, host: &Host<'_>, before: &Before) -> Result<()> {
-        match self.outcome(host, before)? {
+        let outcome = self.outcome(host, before)?;
+        ensure_untouched(&self.copy(), &before.copy, &Wrote::Nothing, host)?;
+        if !matches!(outcome, Outcome::Untouched) {
+            ensure_untouched(&self.path, &before.file, &self.wrote(host, before)?, host)?;
+        }
+        match outcome {
             Outcome::Untouched => {}
             Outcome::Gone => {
                 files::remove(&self.path).with_context(|| format!("cannot remove {}", show(&self.path)))?;
@@ -155,6 +160,23 @@ mod tests {
                 action.undo(&host, &before).unwrap();
                 assert_eq!(action.capture(&host).unwrap(), before, "{text:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_resumed_run_does_not_write_over_what_somebody_edited() {
+        for edited in ["bashrc", "copy"] {
+            let dir = tempfile::tempdir().unwrap();
+            let host = host(dir.path());
+            let action = RemoveBlock { path: dir.path().join("bashrc") };
+            fs::write(&action.path, format!("{BLOCK}one\n")).unwrap();
+            fs::write(action.copy(), "one\n").unwrap();
+            let before = action.capture(&host).unwrap();
+            let path = if edited == "copy" { action.copy() } else { action.path.clone() };
+            fs::write(&path, "theirs\n").unwrap();
+            let now = action.capture(&host).unwrap();
+            assert!(action.apply(&host, &before).is_err(), "{edited}");
+            assert_eq!(action.capture(&host).unwrap(), now, "{edited}");
         }
     }
 }

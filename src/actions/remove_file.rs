@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::conflict::{Scan, Wrote, undo_placed};
+use super::conflict::{Scan, Wrote, ensure_untouched, undo_placed};
 use super::drift::{self, Aspect, Drift};
 use super::file_state::FileState;
 use super::{Act, Host, show};
@@ -40,7 +40,8 @@ impl Act for RemoveFile {
         FileState::capture(&self.path, host)
     }
 
-    fn apply(&self, _: &Host<'_>, _: &FileState) -> Result<()> {
+    fn apply(&self, host: &Host<'_>, before: &FileState) -> Result<()> {
+        ensure_untouched(&self.path, before, &Wrote::Nothing, host)?;
         files::remove(&self.path).with_context(|| format!("cannot remove {}", show(&self.path)))
     }
 
@@ -86,6 +87,7 @@ mod tests {
         fs::write(&action.path, "new\n").unwrap();
         assert_eq!(conflicts(dir.path(), &action, &before).len(), 1);
         assert!(action.undo(&host, &before).is_err());
+        assert!(action.apply(&host, &before).is_err(), "a resumed run does not remove it");
         assert_eq!(fs::read_to_string(&action.path).unwrap(), "new\n");
     }
 }

@@ -112,6 +112,14 @@ mod tests {
             action.undo(&host, &before).unwrap();
             assert_eq!(action.capture(&host).unwrap(), before, "{text}");
         }
+        // One of them was so before: undoing it twice leaves that one.
+        fs::write(&path, "  guard; . /nix/x\n  . /nix/x\n").unwrap();
+        let before = action.capture(&host).unwrap();
+        action.apply(&host, &before).unwrap();
+        for _ in 0..2 {
+            action.undo(&host, &before).unwrap();
+            assert_eq!(action.capture(&host).unwrap(), before);
+        }
         fs::write(&path, "  . /nix/x\n").unwrap();
         let before = action.capture(&host).unwrap();
         action.apply(&host, &before).unwrap();

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::create_directory::octal;
 use super::drift::{self, Aspect, Drift, Repair};
 use super::{Act, Host, gid_of, show, uid_of};
+use crate::system::checkpoint;
 use crate::system::files::{Ownership, open_directory};
 
 /// Parameters.
@@ -44,6 +45,7 @@ impl SetOwner {
         let context = || format!("cannot change the owner of {}", show(&self.path));
         let directory = self.open()?;
         fchown(&directory, Some(ownership.uid), Some(ownership.gid)).with_context(context)?;
+        checkpoint::inside("owner-set");
         directory.set_permissions(Permissions::from_mode(ownership.mode)).with_context(context)?;
         directory.sync_all().with_context(context)
     }

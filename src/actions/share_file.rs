@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::drift::{Aspect, Drift, Repair};
 use super::{Act, Host, gid_of, show};
+use crate::system::checkpoint;
 use crate::system::files::Ownership;
 
 /// Parameters.
@@ -56,9 +57,21 @@ impl ShareFile {
     fn set(&self, to: Was) -> Result<()> {
         let context = || format!("cannot change the group of {}", show(&self.path));
         let file = self.open()?;
-        fchown(&file, None, Some(to.gid)).with_context(context)?;
-        file.set_permissions(Permissions::from_mode(to.mode)).with_context(context)?;
+        for now in self.now()?.on_the_way(to) {
+            fchown(&file, None, Some(now.gid)).with_context(context)?;
+            checkpoint::inside("owner-set");
+            file.set_permissions(Permissions::from_mode(now.mode)).with_context(context)?;
+            checkpoint::inside("mode-set");
+        }
         file.sync_all().with_context(context)
+    }
+}
+
+impl Was {
+    /// What it is in turn until it is `to`: meanwhile neither group may do what only the other one may.
+    fn on_the_way(self, to: Self) -> [Self; 3] {
+        let mode = self.mode & to.mode;
+        [Self { mode, ..self }, Self { mode, ..to }, to]
     }
 }
 
@@ -107,6 +120,23 @@ impl Act for ShareFile {
 mod tests {
     use super::super::test_host::host;
     use super::*;
+
+    #[test]
+    fn no_group_gets_more_on_the_way() {
+        for (mode, shared) in [(0o664, 0o640), (0o600, 0o640), (0o4620, 0o640)] {
+            let (was, ours) = (Was { gid: 0, mode }, Was { gid: 7, mode: shared });
+            for (from, to) in [(was, ours), (ours, was)] {
+                let [lessened, given, end] = from.on_the_way(to);
+                assert_eq!(
+                    (lessened.gid, given.gid),
+                    (from.gid, to.gid),
+                    "the mode changes before the group"
+                );
+                assert_eq!((lessened.mode, lessened.mode & !(from.mode & to.mode)), (given.mode, 0));
+                assert_eq!((end.gid, end.mode), (to.gid, to.mode));
+            }
+        }
+    }
 
     #[test]
     fn mode_goes_and_comes_back_and_a_link_is_refused() {

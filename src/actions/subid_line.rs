@@ -121,6 +121,9 @@ mod tests {
                 action.undo(&host, &before).unwrap();
             }
             assert_eq!(action.capture(&host).unwrap(), before, "{held:?}");
+            let _ = std::fs::remove_file(&action.path);
+            action.undo(&host, &before).unwrap();
+            assert_eq!(action.capture(&host).unwrap(), before, "deleted: {held:?}");
         }
     }
 

@@ -19,7 +19,7 @@ use super::fetch_archive::BYTES;
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::archive::{Contents, UNPACK_COMMAND};
 use crate::system::files::{self, Ownership};
-use crate::system::{command, kernel};
+use crate::system::{checkpoint, command, kernel};
 use crate::types::{NixVersion, StorePath};
 
 /// Inside the store; not the name of a store path.
@@ -87,6 +87,7 @@ impl UnpackArchive {
         let staging = self.staging();
         let context = || format!("cannot make the directory {}", show(&staging));
         DirBuilder::new().mode(0o700).create(&staging).with_context(context)?;
+        checkpoint::inside("directory-made");
         lchown(&staging, Some(uid), Some(gid)).with_context(context)?;
         let mut child = command::own_child(UNPACK_COMMAND, uid, gid)
             .arg(&staging)
@@ -95,6 +96,7 @@ impl UnpackArchive {
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start the child that unpacks")?;
+        checkpoint::inside_command(child.id());
         let fed = self.feed(&mut child, host);
         if fed.is_err() {
             let _ = child.kill();
@@ -107,6 +109,7 @@ impl UnpackArchive {
             let _ = errors.take(4096).read_to_string(&mut complaint);
         }
         let status = child.wait().context("cannot wait for the child that unpacks")?;
+        checkpoint::inside("command-ended");
         fed?;
         if !status.success() {
             bail!("cannot unpack {}: {} ({status})", show(&self.path), complaint.trim());

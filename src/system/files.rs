@@ -1,8 +1,8 @@
 //! Files that are replaced whole or not at all, and remembered exactly.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{checkpoint, kernel};
@@ -68,6 +68,20 @@ pub fn replace_with_symlink(path: &Path, target: &Path) -> io::Result<()> {
     through_temporary(path, |temporary| symlink(target, temporary))
 }
 
+/// Makes the directory `path`, where nothing is, so that at any instant there is none or one with this owner and mode.
+///
+/// # Errors
+/// The system's reason; then there is none.
+pub fn create_directory(path: &Path, ownership: Ownership) -> io::Result<()> {
+    through_temporary(path, |temporary| {
+        DirBuilder::new().mode(0o700).create(temporary)?;
+        checkpoint::inside("directory-made");
+        lchown(temporary, Some(ownership.uid), Some(ownership.gid))?;
+        checkpoint::inside("owner-set");
+        fs::set_permissions(temporary, Permissions::from_mode(ownership.mode))
+    })
+}
+
 /// Removes a file or link and syncs its directory. A file that is not there is fine.
 ///
 /// # Errors
@@ -86,8 +100,13 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// Removes what a killed run may have left beside `path`.
 pub fn forget_temporary(path: &Path) {
     if let Ok(temporary) = temporary_beside(path) {
-        let _ = fs::remove_file(temporary);
+        forget(&temporary);
     }
+}
+
+/// A temporary file, or the directory of [`create_directory`], which is empty.
+fn forget(temporary: &Path) {
+    let _ = fs::remove_file(temporary).or_else(|_| fs::remove_dir(temporary));
 }
 
 /// Syncs the directory that holds `path`, so that a change of names survives a power cut.
@@ -137,13 +156,13 @@ pub fn real_parent(path: &Path) -> io::Result<PathBuf> {
 
 fn through_temporary(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let temporary = temporary_beside(path)?;
-    let _ = fs::remove_file(&temporary);
+    forget(&temporary);
     make(&temporary)
         .and_then(|()| {
             checkpoint::inside("file-synced");
             fs::rename(&temporary, path)
         })
-        .inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+        .inspect_err(|_| forget(&temporary))?;
     checkpoint::inside("file-in-place");
     sync_parent(path)
 }
@@ -182,6 +201,21 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_is_made_whole_whatever_a_kill_left_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("directory");
+        let leftovers: [fn(&Path) -> io::Result<()>; 2] =
+            [|path| fs::create_dir(path), |path| fs::write(path, "")];
+        for leave in leftovers {
+            leave(&temporary_beside(&path).unwrap()).unwrap();
+            create_directory(&path, mine(0o2750)).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o2750);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+            fs::remove_dir(&path).unwrap();
+        }
     }
 
     #[test]

@@ -16,8 +16,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use super::kernel;
 use super::text::printable;
+use super::{checkpoint, kernel};
 
 /// How much of standard error is kept, in bytes; the rest is read and forgotten.
 const COMPLAINT_LIMIT: usize = 1 << 20;
@@ -91,7 +91,9 @@ impl<'a> Limits<'a> {
 /// When it cannot be started, oversteps a limit and is ended, does not read its input, or exits with anything but 0.
 pub fn answer(command: &mut Command, input: Vec<u8>, limits: Limits<'_>) -> Result<Vec<u8>, ChildError> {
     let child = Watched::start(command.stderr(Stdio::piped()), input, limits.output)?;
+    checkpoint::inside_command(child.id());
     let (output, fed) = child.end(limits)?;
+    checkpoint::inside("command-ended");
     if !output.status.success() {
         let said = printable(String::from_utf8_lossy(&output.stderr).trim());
         return Err(ChildError::Refused(if said.is_empty() { output.status.to_string() } else { said }));

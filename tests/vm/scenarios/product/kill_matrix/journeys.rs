@@ -193,10 +193,11 @@ exec nsenter --target $(cat /run/init) --mount --pid -- setpriv --pdeathsig KILL
     Ok(machine)
 }
 
-/// A migrated machine of which something is not as it was left, so that gate and scanner stop for the repair.
+/// A migrated machine of which something is not as it was left, so that gate and scanner stop for the repair; part of our block of `nix.conf`
+/// is still there, which a rollback must not take for one that the repair wrote.
 fn with_drifts() -> Result<Machine> {
     let (machine, _) = migrated(Layout::Official, "kill-repair")?;
-    machine.root("chown root:nixbld /nix/store; rm /etc/tmpfiles.d/nix-daemon.conf; echo '# mine' >>/etc/systemd/system/nix-root-scan.timer; systemctl daemon-reload")?;
+    machine.root("chown root:nixbld /nix/store; rm /etc/tmpfiles.d/nix-daemon.conf; sed -i '/^sandbox-fallback = false$/d' /etc/nix/nix.conf; echo '# mine' >>/etc/systemd/system/nix-root-scan.timer; systemctl daemon-reload")?;
     Ok(machine)
 }
 
