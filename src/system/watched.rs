@@ -4,7 +4,7 @@
 //! Nothing here waits for the end of a pipe without a limit: a process that left its group may hold it.
 
 use std::io::{self, Read, Write};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -148,6 +148,26 @@ impl Watched {
         self.stdout.check()?;
         let fed = self.fed.recv_timeout(LAST_WORDS).unwrap_or(false);
         Ok((Output { status, stdout: self.stdout.take(), stderr: self.stderr.take() }, fed))
+    }
+
+    /// How it ended, when it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// What it complained about before its end, printable.
+    pub fn complaint(&self) -> String {
+        let _ = self.all_said.recv_timeout(LAST_WORDS);
+        printable(String::from_utf8_lossy(&self.stderr.take()).trim())
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(mut self) {
+        // Its id is its own until it is reaped here or was by `ended`; one that has ended is what is wanted.
+        if self.ended().is_none() {
+            let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
+            let _ = self.child.wait();
+        }
     }
 
     /// Returns when the child has ended, which stays to be reaped.
@@ -317,6 +337,27 @@ mod tests {
         let error = said(r"printf 'no: \033[2Jx\007y\nmore\n' >&2; exit 3", b"", limits).unwrap_err();
         assert_eq!(error.to_string(), "no: x?y\nmore");
         assert_eq!(said("exit 3", b"", limits).unwrap_err().to_string(), "exit status: 3");
+    }
+
+    #[test]
+    fn one_that_serves_is_asked_to_end_and_one_that_does_not_is_heard() {
+        let start = |script: &str| {
+            Watched::start(clean("sh").args(["-c", script]).stderr(Stdio::piped()), Vec::new(), 0).unwrap()
+        };
+        let mut serves = start("while :; do echo busy; done");
+        assert_eq!(serves.ended(), None);
+        serves.terminate();
+        let mut fails = start(r"printf 'no \033[2Jsocket\n' >&2; exit 3");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            match fails.ended() {
+                Some(status) => break status,
+                None if Instant::now() > deadline => panic!("it goes on"),
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        assert_eq!((status.code(), fails.complaint().as_str()), (Some(3), "no socket"));
+        fails.terminate();
     }
 
     #[test]
