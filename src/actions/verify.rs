@@ -2,12 +2,10 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +13,7 @@ use super::{Act, Host, gid_of, uid_of};
 use crate::platform::paths;
 use crate::system::command;
 use crate::system::pause::Pause;
+use crate::system::watched::Watched;
 use crate::types::SubidRange;
 use crate::verify::{self, Target};
 
@@ -58,7 +57,7 @@ impl Verify {
 }
 
 /// The daemon for the time of the checks; dropping it ends it.
-struct Served(Option<Child>);
+struct Served(Option<Watched>);
 
 impl Served {
     /// Longer than the gate and the scanner take to make their sockets.
@@ -72,17 +71,20 @@ impl Served {
             return Ok(Self(None));
         }
         let context = || format!("cannot start {}", program.display());
-        let mut script = command::clean(&program.to_string_lossy());
+        // It starts programs with other users' rights, and none of them may have our terminal: to write to, nor to read from.
+        let mut command = command::clean_at(program);
         // It holds the lock of the run: when we are killed, the next one waits until it is gone, and not for ever.
-        command::ends_with_us(&mut script);
-        let child = script.stdin(Stdio::null()).spawn().with_context(context)?;
+        command::ends_with_us(&mut command);
+        let child = Watched::start(command.stderr(Stdio::piped()), Vec::new(), 0).with_context(context)?;
         let mut served = Self(Some(child));
         let start = Instant::now();
         let mut pause = Pause::up_to(Duration::from_millis(50));
         while !serves() {
-            let ended = served.0.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            if let Some(status) = ended {
-                bail!("{} ended ({status}) before it served: see what it said above", program.display());
+            if let Some(child) = &mut served.0
+                && let Some(status) = child.ended()
+            {
+                let said = child.complaint();
+                bail!("{} ended before it served ({status}): {said}", program.display());
             }
             if start.elapsed() > Self::PATIENCE {
                 bail!("{} does not serve after {} s", program.display(), Self::PATIENCE.as_secs());
@@ -95,10 +97,8 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
-            // One that has ended is what is wanted.
-            let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
-            let _ = child.wait();
+        if let Some(child) = self.0.take() {
+            child.terminate();
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::journal::RunLog;
-use crate::system::text::for_terminal;
+use crate::system::text::{escaped_json, for_terminal};
 
 /// How messages are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -110,7 +110,8 @@ impl Log {
     /// The same, with another way to print where text is wanted.
     pub fn tell_with(&self, event: &Event, print: impl FnOnce(&str)) {
         if self.is_json() {
-            let _ = writeln!(std::io::stderr(), "{}", event.record(self.state().run));
+            let record = event.record(self.state().run).to_string();
+            let _ = writeln!(std::io::stderr(), "{}", escaped_json(&record));
         } else {
             print(&for_terminal(event.text()));
         }

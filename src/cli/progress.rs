@@ -12,6 +12,7 @@ use super::log::{Event, Level, Log};
 use crate::actions::Observer;
 use crate::engine::{Direction, RunObserver, StepEnding};
 use crate::plan::Step;
+use crate::system::text::for_terminal;
 
 /// How often the bar is drawn.
 const TICK: Duration = Duration::from_millis(120);
@@ -54,7 +55,8 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style);
         }
-        self.bar.set_message(message);
+        // A plan names its steps, and plans can be given.
+        self.bar.set_message(for_terminal(&message));
     }
 }
 

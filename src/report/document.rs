@@ -7,6 +7,8 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::system::text::escaped_json;
+
 /// A document that `--json` prints: an object, to which `kind` and `version` are added in front.
 pub trait Document: Serialize + JsonSchema {
     /// What it is; its schema is `schemas/KIND.json`.
@@ -27,7 +29,8 @@ pub fn to_json<D: Document>(document: &D) -> serde_json::Result<String> {
         #[serde(flatten)]
         body: &'a D,
     }
-    serde_json::to_string_pretty(&Whole { kind: D::KIND, version: D::VERSION, body: document })
+    let whole = Whole { kind: D::KIND, version: D::VERSION, body: document };
+    serde_json::to_string_pretty(&whole).map(|json| escaped_json(&json))
 }
 
 /// The JSON schema (draft 2020-12) of such a document.

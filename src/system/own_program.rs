@@ -10,11 +10,13 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, setgid, setuid};
 
 use super::command::clean_at;
 use super::kernel;
+use super::watched::{Limits, answer};
 use crate::platform::paths;
 
 /// Hidden subcommand: becomes another user and then does what the rest of the words say, `internal-become UID GID [internal-...]`.
@@ -65,12 +67,11 @@ pub fn check() -> Result<(), CannotStart> {
     if !kernel::is_mac() {
         return Ok(());
     }
-    let reason = match as_user(&path, NOBODY, NOBODY).output() {
-        Ok(output) if output.status.success() => return Ok(()),
-        Ok(output) => format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
-        Err(error) => error.to_string(),
-    };
-    Err(CannotStart { path, reason })
+    let limits = Limits::of_time(Duration::from_secs(60));
+    match answer(&mut as_user(&path, NOBODY, NOBODY), Vec::new(), limits) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(CannotStart { path, reason: error.to_string() }),
+    }
 }
 
 /// What [`BECOME`] does: gives up root's rights for good.

@@ -61,6 +61,19 @@ pub fn for_terminal(text: &str) -> String {
     kept
 }
 
+/// A JSON text with every control character escaped, also those that JSON lets through (U+007F to U+009F, of which U+009B begins a
+/// sequence as `ESC [` does). They stand in strings only.
+pub fn escaped_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\u{7f}'..='\u{9f}' => escaped.push_str(&format!("\\u{:04x}", u32::from(character))),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
+}
+
 /// The length of the colour sequence that a text begins with.
 fn colour(text: &str) -> Option<usize> {
     let numbers = text.strip_prefix("\x1b[")?;
@@ -111,6 +124,14 @@ mod tests {
             assert_eq!(printable(text), expected, "{text:?}");
         }
         assert_eq!(printable(&"x".repeat(10_000)).len(), LONGEST + 3);
+    }
+
+    #[test]
+    fn json_says_the_same_without_control_characters() {
+        let value = serde_json::json!({ "a\u{9b}2J": "b\u{7f}\u{1b}\n\u{a0}ü" });
+        let escaped = escaped_json(&value.to_string());
+        assert!(!escaped.contains(char::is_control), "{escaped:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Nothing here waits for the end of a pipe without a limit: a process that left its group may hold it.
 
 use std::io::{self, Read, Write};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -152,6 +152,26 @@ impl Watched {
         Ok((Output { status, stdout: self.stdout.take(), stderr: self.stderr.take() }, fed))
     }
 
+    /// How it ended, when it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// What it complained about before its end, printable.
+    pub fn complaint(&self) -> String {
+        let _ = self.all_said.recv_timeout(LAST_WORDS);
+        printable(String::from_utf8_lossy(&self.stderr.take()).trim())
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(mut self) {
+        // Its id is its own until it is reaped here or was by `ended`; one that has ended is what is wanted.
+        if self.ended().is_none() {
+            let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
+            let _ = self.child.wait();
+        }
+    }
+
     /// Returns when the child has ended, which stays to be reaped.
     fn wait(&self, limits: &Limits<'_>) -> io::Result<()> {
         let start = Instant::now();
@@ -258,84 +278,4 @@ pub fn confine(time: Duration, writes: bool) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::command::clean;
-    use super::*;
-
-    const SHORT: Duration = Duration::from_millis(300);
-
-    fn said(script: &str, input: &[u8], limits: Limits<'_>) -> Result<String, ChildError> {
-        let answer = answer(clean("sh").args(["-c", script]), input.to_vec(), limits)?;
-        Ok(String::from_utf8(answer).unwrap())
-    }
-
-    fn kind(result: Result<String, ChildError>) -> io::ErrorKind {
-        match result {
-            Err(ChildError::Ended(error)) => error.kind(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn is_there(marker: &str) -> bool {
-        clean("pgrep").args(["-fx", marker]).stdout(Stdio::null()).status().unwrap().success()
-    }
-
-    #[test]
-    fn a_child_that_hangs_or_floods_or_is_not_wanted_is_ended() {
-        let began = Instant::now();
-        let minutes = Limits::of_time(Duration::from_secs(300));
-        assert_eq!(kind(said("sleep 300", b"", Limits::of_time(SHORT))), io::ErrorKind::TimedOut);
-        assert_eq!(
-            kind(said("exec >&- 2>&-; sleep 300", b"", Limits::of_time(SHORT))),
-            io::ErrorKind::TimedOut
-        );
-        let flood = "trap '' PIPE; while :; do echo yes; done";
-        assert_eq!(kind(said(flood, b"", Limits { output: 100, ..minutes })), io::ErrorKind::FileTooLarge);
-        let complaints = "while :; do echo no >&2; done";
-        assert_eq!(kind(said(complaints, b"", Limits::of_time(SHORT))), io::ErrorKind::TimedOut);
-        let cancelled = AtomicBool::new(true);
-        assert_eq!(kind(said("sleep 300", b"", minutes.until(&cancelled))), io::ErrorKind::Interrupted);
-        // More than a pipe holds, and nobody reads it.
-        let question = vec![b'x'; 1 << 20];
-        assert_eq!(kind(said("sleep 300", &question, Limits::of_time(SHORT))), io::ErrorKind::TimedOut);
-        assert_eq!(kind(said("exit 0", &question, minutes)), io::ErrorKind::BrokenPipe);
-        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
-    }
-
-    #[test]
-    fn only_the_beginning_of_what_a_child_complains_is_kept() {
-        let limits = Limits::of_time(Duration::from_secs(60));
-        let mut child = clean("sh");
-        child.args(["-c", "head -c 3000000 /dev/zero >&2; echo end"]).stderr(Stdio::piped());
-        let (output, _) = Watched::start(&mut child, Vec::new(), limits.output).unwrap().end(limits).unwrap();
-        assert_eq!((output.stderr.len(), output.stdout.as_slice()), (COMPLAINT_LIMIT, &b"end\n"[..]));
-    }
-
-    #[test]
-    fn an_answer_is_whole_and_a_refusal_is_printable() {
-        let limits = Limits::of_time(Duration::from_secs(60));
-        let question = "question\n".repeat(100_000);
-        assert_eq!(said("cat", question.as_bytes(), limits).unwrap(), question);
-        let error = said(r"printf 'no: \033[2Jx\007y\nmore\n' >&2; exit 3", b"", limits).unwrap_err();
-        assert_eq!(error.to_string(), "no: x?y\nmore");
-        assert_eq!(said("exit 3", b"", limits).unwrap_err().to_string(), "exit status: 3");
-    }
-
-    #[test]
-    fn what_a_child_leaves_running_is_ended_with_it() {
-        for (leaves_nothing, seconds) in [(true, 3101), (false, 3102)] {
-            let marker = format!("sleep {seconds}{}", std::process::id());
-            let limits = Limits { leaves_nothing, ..Limits::of_time(Duration::from_secs(60)) };
-            let pid = said(&format!("{marker} >&- 2>&- & echo $!"), b"", limits).unwrap();
-            // A killed process is in the table until it is reaped, by whoever adopted it.
-            let deadline = Instant::now() + Duration::from_secs(5);
-            while is_there(&marker) && leaves_nothing && Instant::now() < deadline {
-                thread::sleep(Duration::from_millis(20));
-            }
-            assert_eq!(is_there(&marker), !leaves_nothing, "{marker}");
-            if !leaves_nothing {
-                nix::sys::signal::kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
-            }
-        }
-    }
-}
+mod tests;
