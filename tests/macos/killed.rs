@@ -53,6 +53,14 @@ fn stem(step: &str) -> &str {
     step.trim_end_matches(|letter: char| letter.is_ascii_digit()).trim_end_matches('-')
 }
 
+/// What goes on after a death there: before the run is in the journal, only the same again.
+fn on<'a>(instant: Option<&str>, words: &'a str) -> &'a str {
+    match instant {
+        Some(instant) if !instant.starts_with("run:begin:") => ON,
+        _ => words,
+    }
+}
+
 fn is_long() -> bool {
     std::env::var_os("NIX_UNROOT_LONG").is_some()
 }
@@ -71,6 +79,8 @@ fn chains<'a>(instants: &'a [String], sample: &Sample) -> Vec<Vec<&'a String>> {
     let mut chain: Vec<_> = some.map(|(index, step)| step[index % step.len()]).collect();
     chain.extend(around.into_iter().step_by(sample.around));
     chain.sort_by_key(|instant| instants.iter().position(|other| other == *instant));
+    // A step that is done anew need not come to another of its instants.
+    chain.dedup_by_key(|instant| step(instant));
     vec![chain]
 }
 
@@ -121,10 +131,12 @@ impl Journey {
         there.resize(longer, Vec::new());
         back.resize(longer, Vec::new());
         for (there, back) in there.into_iter().zip(back) {
-            for (index, instant) in there.iter().enumerate() {
-                self.die(instant, if index == 0 { &self.words } else { ON })?;
+            let mut last = None;
+            for instant in &there {
+                self.die(instant, on(last, &self.words))?;
+                last = Some(instant.as_str());
             }
-            self.mac.ok(if there.is_empty() { &self.words } else { ON })?;
+            self.mac.ok(on(last, &self.words))?;
             self.done.assert_same(&self.mac.outcome()?, &format!("killed at each of {there:?}"))?;
             for instant in &back {
                 self.die(instant, BACK)?;
@@ -147,7 +159,7 @@ impl Journey {
                 continue;
             }
             self.die(instant, &self.words)?;
-            self.mac.ok(ON)?;
+            self.mac.ok(on(Some(instant), &self.words))?;
             self.done.assert_same(&self.mac.outcome()?, &format!("killed at {instant} and resumed"))?;
             if index / every % 8 == 1 {
                 let on_the_way_back = &self.back[index * self.back.len() / self.there.len()];
@@ -247,7 +259,7 @@ fn a_whole_removal_that_dies_is_finished() -> Result<()> {
         let before = mac.manifest()?;
         ensure!(mac.killed_at(instant, uninstall::GO)?, "{instant} was not reached");
         // After the last instant the run has ended.
-        if from.contains(instant) && instant != "run:applied" {
+        if from.contains(instant) && !instant.starts_with("run:applied") {
             let output = mac.run(BACK)?;
             if output.status.success() {
                 before.assert_same(&mac.manifest()?, &format!("killed at {instant} and rolled back"))?;
@@ -259,7 +271,7 @@ fn a_whole_removal_that_dies_is_finished() -> Result<()> {
                 "{output:?}"
             );
         }
-        mac.ok(ON)?;
+        mac.ok(on(Some(instant), uninstall::GO))?;
         uninstall::assert_gone(&mac)?;
         finished += 1;
     }
