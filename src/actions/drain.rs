@@ -4,6 +4,7 @@
 //! for each connection, and their builders.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -11,9 +12,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Host;
+use super::edit::read_or_empty;
 use crate::facts;
 use crate::remains::open_below;
 use crate::system::pause::Pause;
+use crate::types::parse_subid_file;
 
 /// How long a connection without a build may live on before it is closed.
 const IDLE_GRACE: Duration = Duration::from_secs(10);
@@ -141,23 +144,45 @@ impl Processes<'_> {
 /// # Errors
 /// When some do not end.
 pub fn end_all_of(host: &Host<'_>, uid: u32) -> Result<()> {
+    end_all(host, &format!("uid {uid}"), |other| other == uid)
+}
+
+/// The same of `user`, whose uid this is, and of the subordinate uids that `subuid` (`/etc/subuid`) gives to it: in a namespace of its own
+/// a process has one of those, and can have the user's again whenever it likes.
+///
+/// # Errors
+/// When some do not end, or the file cannot be read.
+pub fn end_daemons(host: &Host<'_>, user: &str, uid: u32, subuid: &Path) -> Result<()> {
+    let text = read_or_empty(subuid)?;
+    let number = uid.to_string();
+    let ours =
+        parse_subid_file(&text).into_iter().filter(|entry| entry.owner == user || entry.owner == number);
+    let ranges: Vec<_> = ours.map(|entry| entry.range).collect();
+    end_all(host, &format!("uid {uid} and its subuids"), |other| {
+        other == uid || ranges.iter().any(|range| range.contains(other))
+    })
+}
+
+fn end_all(host: &Host<'_>, whose: &str, is_theirs: impl Fn(u32) -> bool) -> Result<()> {
     let start = Instant::now();
     let mut told = false;
     let mut pause = Pause::up_to(POLL);
     loop {
-        let of_uid = |process: &facts::RawProcess| process.uid == uid && !process.in_container;
-        let left: Vec<_> = facts::running_processes().into_iter().filter(of_uid).collect();
+        // A user's own container has uids of his range, and none of these.
+        let counts = |process: &facts::RawProcess| !process.in_container || process.in_users_container;
+        let all = facts::running_processes().into_iter();
+        let left: Vec<_> = all.filter(|process| is_theirs(process.uid) && counts(process)).collect();
         let Some(first) = left.first() else { return Ok(()) };
         if start.elapsed() >= 2 * KILL_GRACE {
             bail!(
-                "{} processes of uid {uid} do not end, process {} ({}) among them: end them, and try again",
+                "{} processes of {whose} do not end, process {} ({}) among them: end them, and try again",
                 left.len(),
                 first.pid,
                 first.shown()
             );
         }
         if !told {
-            host.observer.note(&format!("ending {} processes of uid {uid}", left.len()));
+            host.observer.note(&format!("ending {} processes of {whose}", left.len()));
             told = true;
         }
         // Stopped first, so that none can start another while the rest are ended.
@@ -197,5 +222,21 @@ mod tests {
         let waiter = thread::spawn(move || build.wait());
         drain(&host(dir.path()), &processes, Duration::from_secs(60)).unwrap();
         assert!(waiter.join().unwrap().unwrap().success(), "it ended by itself");
+    }
+
+    /// Who went into a namespace of his own has another uid, which is the daemon's as well.
+    #[test]
+    fn a_daemon_is_also_what_runs_under_its_range() {
+        let dir = tempfile::tempdir().unwrap();
+        let subuid = dir.path().join("subuid");
+        fs::write(&subuid, "other:3999999900:5\nnixx:3999999910:5\n3999999950:3999999920:5\n").unwrap();
+        let run = |uid: u32| Command::new("sleep").arg("30").uid(uid).spawn().unwrap();
+        let mut others = run(3_999_999_902);
+        let mut ours = [3_999_999_950, 3_999_999_914, 3_999_999_920].map(run);
+        end_daemons(&host(dir.path()), "nixx", 3_999_999_950, &subuid).unwrap();
+        assert!(ours.iter_mut().all(|process| process.try_wait().unwrap().is_some()));
+        assert!(others.try_wait().unwrap().is_none());
+        others.kill().unwrap();
+        others.wait().unwrap();
     }
 }

@@ -3,16 +3,20 @@
 //! The units are masked before this step and after its undoing, but a machine that restarted in the middle of a run may
 //! have started them before that: what changes hands next must have nobody at work in it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::drain::{Processes, drain, end_all_of};
-use super::{Act, Host, uid_of};
+use super::drain::{Processes, drain, end_all_of, end_daemons};
+use super::{Act, Host, no_writers, uid_of};
 use crate::platform::systemd;
 use crate::types::UnitName;
+
+/// Where users get ranges of uids (subuid(5)).
+const SUBUID: &str = "/etc/subuid";
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -37,7 +41,7 @@ impl Act for KeepStopped {
     }
 
     fn undone_by(&self) -> String {
-        "the same, before anything changes hands again".to_owned()
+        format!("the same, before anything changes hands again; also ends all that {} runs", self.user)
     }
 
     fn is_done(&self, _: &Host<'_>) -> Result<bool> {
@@ -60,7 +64,10 @@ impl Act for KeepStopped {
 
     fn undo(&self, host: &Host<'_>, uid: &Option<u32>) -> Result<()> {
         self.apply(host, uid)?;
+        let uid = uid.map_or_else(|| uid_of(&self.user), Ok)?;
         // Nobody is to change the store while it goes back to root, and userdel refuses while a process is left.
-        end_all_of(host, uid.map_or_else(|| uid_of(&self.user), Ok)?)
+        end_daemons(host, &self.user, uid, Path::new(SUBUID))?;
+        // Whom the daemon's user handed a file to, could change it when it is root's.
+        no_writers::wait_for_none(host, uid, &self.user)
     }
 }

@@ -54,28 +54,35 @@ impl Act for NoWriters {
     }
 
     fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
-        let owner = uid_of(&self.user)?;
-        let start = Instant::now();
-        let mut pause = Pause::up_to(POLL);
-        loop {
-            host.check_cancelled()?;
-            let Some((process, file)) = first_writer(owner) else { return Ok(()) };
-            if start.elapsed() >= GRACE {
-                bail!(
-                    "process {} of uid {} ({}) can still write to {}, which belongs to {} now: end it, and try again",
-                    process.pid,
-                    process.uid,
-                    process.shown(),
-                    show(&file),
-                    self.user
-                );
-            }
-            pause.wait();
-        }
+        wait_for_none(host, uid_of(&self.user)?, &self.user)
     }
 
     fn undo(&self, _: &Host<'_>, (): &()) -> Result<()> {
         Ok(())
+    }
+}
+
+/// Returns when no process has a file of `owner`, who is called `name`, open for writing.
+///
+/// # Errors
+/// When one still has after some seconds, and when the run is to stop.
+pub fn wait_for_none(host: &Host<'_>, owner: u32, name: &str) -> Result<()> {
+    let start = Instant::now();
+    let mut pause = Pause::up_to(POLL);
+    loop {
+        host.check_cancelled()?;
+        let Some((process, file)) = first_writer(owner) else { return Ok(()) };
+        if start.elapsed() >= GRACE {
+            bail!(
+                "process {} of uid {} ({}) can still write to {}, which belongs to {}: end it, and try again",
+                process.pid,
+                process.uid,
+                process.shown(),
+                show(&file),
+                name
+            );
+        }
+        pause.wait();
     }
 }
 
@@ -93,7 +100,7 @@ fn open_file(pid: i32, owner: u32) -> Option<PathBuf> {
     descriptors.flatten().map(|descriptor| descriptor.path()).find_map(|link| {
         let number = link.file_name()?.to_str()?;
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
-        (may_write(&info) && kernel::owner_as_known(&link) == Some(owner)).then(|| name_of(&link))
+        (may_write(&info) && kernel::owner_of_file(&link) == Some(owner)).then(|| name_of(&link))
     })
 }
 
@@ -106,7 +113,7 @@ fn mapped_file(pid: i32, owner: u32) -> Option<PathBuf> {
     let areas = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
     shared_writable(&areas).into_iter().find_map(|range| {
         let link = PathBuf::from(format!("/proc/{pid}/map_files/{range}"));
-        (kernel::owner_as_known(&link) == Some(owner)).then(|| name_of(&link))
+        (kernel::owner_of_file(&link) == Some(owner)).then(|| name_of(&link))
     })
 }
 

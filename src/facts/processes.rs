@@ -44,6 +44,8 @@ pub struct RawProcess {
     pub age_seconds: u64,
     /// Whether it belongs to a container on this machine, whose Nix is another one.
     pub in_container: bool,
+    /// Whether that container, if it is one, is a user's own: what is below his control group he names as he likes.
+    pub in_users_container: bool,
 }
 
 impl RawProcess {
@@ -102,7 +104,13 @@ pub fn running() -> Vec<RawProcess> {
 
 #[cfg(target_os = "linux")]
 fn raw(process: &sysinfo::Process) -> Option<RawProcess> {
+    // One that has ended, and waits for its parent to look.
+    if process.status() == sysinfo::ProcessStatus::Zombie {
+        return None;
+    }
     let uid = process.effective_user_id().or_else(|| process.user_id())?;
+    let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid())).unwrap_or_default();
+    let in_container = names_container(&cgroup);
     Some(RawProcess {
         pid: process.pid().as_u32().cast_signed(),
         parent: process.parent().map_or(0, |pid| pid.as_u32().cast_signed()),
@@ -110,8 +118,8 @@ fn raw(process: &sysinfo::Process) -> Option<RawProcess> {
         program: program_name(process),
         command: process.cmd().iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         age_seconds: process.run_time(),
-        in_container: std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid()))
-            .is_ok_and(|cgroup| names_container(&cgroup)),
+        in_container,
+        in_users_container: in_container && is_users(&cgroup),
     })
 }
 
@@ -122,6 +130,12 @@ fn names_container(cgroup: &str) -> bool {
     let path = cgroup.trim().rsplit(':').next().unwrap_or_default();
     path.split('/')
         .any(|part| starts.iter().any(|start| part.starts_with(start)) && !part.ends_with(".service"))
+}
+
+/// Whether a control group is below that of somebody who logged in.
+#[cfg(target_os = "linux")]
+fn is_users(cgroup: &str) -> bool {
+    cgroup.trim().rsplit(':').next().unwrap_or_default().starts_with("/user.slice/")
 }
 
 /// The executable's name. All of Nix's programs are links to one file, so for that one the first word of the command line
@@ -194,6 +208,7 @@ mod tests {
             command,
             age_seconds: 5,
             in_container: false,
+            in_users_container: false,
         }
     }
 
@@ -245,6 +260,7 @@ mod tests {
         ];
         for (cgroup, container) in rows {
             assert_eq!(names_container(cgroup), container, "{cgroup}");
+            assert_eq!(is_users(cgroup), cgroup.contains("libpod"), "{cgroup}");
         }
     }
 

@@ -205,6 +205,7 @@ mod tests {
                 command: Vec::new(),
                 age_seconds: 1,
                 in_container: false,
+                in_users_container: false,
             };
             (pid, process)
         };

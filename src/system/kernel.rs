@@ -139,19 +139,22 @@ pub fn room(path: &Path) -> Option<Room> {
     })
 }
 
-/// The owner of what `path` leads to, as the kernel knows it: a file system that a program serves, and that may never answer, is not
-/// asked. `None` when there is no telling.
+/// The owner of the file that `path` leads to, as the kernel knows it: a file system that a program serves, and that may never answer, is not
+/// asked. `None` when there is no telling, and for what is no regular file.
 #[cfg(target_os = "linux")]
-pub fn owner_as_known(path: &Path) -> Option<u32> {
-    use rustix::fs::{AtFlags, CWD, StatxFlags};
-    let found = rustix::fs::statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::UID).ok()?;
-    Some(found.stx_uid)
+pub fn owner_of_file(path: &Path) -> Option<u32> {
+    use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
+    let wanted = StatxFlags::UID | StatxFlags::TYPE;
+    let found = rustix::fs::statx(CWD, path, AtFlags::STATX_DONT_SYNC, wanted).ok()?;
+    let is_file = FileType::from_raw_mode(found.stx_mode.into()) == FileType::RegularFile;
+    is_file.then_some(found.stx_uid)
 }
 
-/// The owner of what `path` leads to. macOS cannot be asked what it knows already.
+/// The owner of the file that `path` leads to. macOS cannot be asked what it knows already.
 #[cfg(not(target_os = "linux"))]
-pub fn owner_as_known(path: &Path) -> Option<u32> {
-    std::fs::metadata(path).ok().map(|found| std::os::unix::fs::MetadataExt::uid(&found))
+pub fn owner_of_file(path: &Path) -> Option<u32> {
+    let found = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    Some(std::os::unix::fs::MetadataExt::uid(&found))
 }
 
 /// Takes from this process, and what it becomes, the way to more rights that set-uid programs are. macOS has no such switch; there a

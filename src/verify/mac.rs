@@ -149,6 +149,7 @@ mod tests {
             command: Vec::new(),
             age_seconds: 1,
             in_container: false,
+            in_users_container: false,
         };
         let all = [process(5, 400, "nix-daemon"), process(6, 0, "nix-daemon"), process(7, 0, "launchd")];
         let passed = |processes: &[RawProcess], pid| served_by(processes, pid, 400, "2.34.8").passed;

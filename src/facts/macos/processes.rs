@@ -32,7 +32,16 @@ fn parse(processes: &str, programs: &str) -> Vec<RawProcess> {
         // All of Nix's programs are links to one file; the first word says which.
         let called = command.first().map(|word| base(word)).unwrap_or_default();
         let program = if executed.is_empty() || executed == "nix" { called } else { executed };
-        Some(RawProcess { pid, parent, uid, program, command, age_seconds, in_container: false })
+        Some(RawProcess {
+            pid,
+            parent,
+            uid,
+            program,
+            command,
+            age_seconds,
+            in_container: false,
+            in_users_container: false,
+        })
     };
     processes.lines().filter_map(process).collect()
 }

@@ -1,6 +1,7 @@
 //! A hostile owner of the store: what it plants below `/nix`, and what it exchanges while root walks there, changes nothing outside,
 //! and makes nothing of root's hang or crash.
 
+use super::target::subuids;
 use super::{migrate, ready};
 use crate::harness::layout::Layout;
 use crate::harness::machine::{Machine, quote};
@@ -152,7 +153,23 @@ fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
         "mv /nix/var/nix/builds /nix/var/nix/old-builds; ln -s /srv/victim /nix/var/nix/builds",
     )?;
 
-    let said = ends(&machine, "rollback --yes", &[0])?;
+    // Whom it handed an open file to, could write to it when it is root's; and in a namespace of its own it has another uid.
+    let subuid = subuids(&machine)?.start + 5;
+    machine.background(
+        "root",
+        "exec 3>>/nix/store/evil/held; exec setpriv --reuid=alice --regid=alice --clear-groups sleep 4711",
+    )?;
+    machine.background(
+        "root",
+        &format!("exec setpriv --reuid={subuid} --regid={subuid} --clear-groups sleep 4712"),
+    )?;
+    machine.root("chown nix /nix/store/evil/held; while ! pgrep -fx 'sleep 4712'; do sleep 0.1; done")?;
+    let held = ends(&machine, "rollback --yes", &[4])?;
+    ensure!(held.contains("(sleep 4711) can still write to /nix/store/evil/held"), "{held}");
+    ensure!(held.contains("nix-unroot rollback"), "it says not how to go on: {held}");
+    machine.root("pkill -fx 'sleep 4711'; ! pgrep -fx 'sleep 4712'")?;
+
+    let said = ends(&machine, "rollback --yes", &[0])? + &held;
     told(&machine)?;
     ensure!(said.contains("ending "), "the processes of nix were left running: {said}");
     machine.root(

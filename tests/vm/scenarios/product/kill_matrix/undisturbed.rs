@@ -84,9 +84,9 @@ fn copy_of(template: &Machine) -> Result<Machine> {
     Ok(machine)
 }
 
-/// Whether here a step is recorded that nothing undoes.
+/// Whether here a step is recorded that nothing undoes, in the journal's copy at least.
 fn begins_for_good(instant: &str) -> bool {
-    let step = instant.strip_prefix("do:").and_then(|rest| rest.strip_suffix(":recorded"));
+    let step = instant.strip_prefix("do:").and_then(|rest| rest.strip_suffix(":1:record-copied"));
     step.is_some_and(|step| IRREVOCABLE.contains(&stem(step)))
 }
 
