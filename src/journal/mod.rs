@@ -25,6 +25,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use copy::{Copy, Event};
@@ -88,9 +89,11 @@ impl Journal {
         }
         // A reader of a WAL database makes a `-shm` file beside it, unless it is told that nobody writes, or that it
         // must not (https://www.sqlite.org/wal.html, "Read-Only Databases"). The log stays behind when a run is killed.
-        let how = match path.with_file_name("journal.sqlite-wal").exists() {
-            true => "mode=ro&readonly_shm=1",
-            false => "immutable=1",
+        let is_there = |suffix: &str| path.with_file_name(format!("journal.sqlite-{suffix}")).exists();
+        let how = match (is_there("wal"), is_there("shm")) {
+            (true, true) => "mode=ro&readonly_shm=1",
+            (true, false) => return Self::open_without_index(path).map(Some),
+            (false, _) => "immutable=1",
         };
         let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
         let uri = format!("file:{escaped}?{how}");
@@ -100,8 +103,24 @@ impl Journal {
         Ok((!is_empty).then_some(journal))
     }
 
+    /// Opens one whose log is there and whose log's index is not: a run was killed while SQLite closed it, or the power was cut. With the
+    /// database locked for itself, SQLite keeps the index in memory (https://www.sqlite.org/wal.html, "Use of WAL Without Shared-Memory");
+    /// what is read is read from the log, which stays as it is.
+    fn open_without_index(path: &Path) -> Result<Self, JournalError> {
+        let open = || {
+            let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            Ok(connection)
+        };
+        Self::of(path, open().map_err(|reason| sqlite(path, reason))?)
+    }
+
     fn connect(path: &Path, name: &OsStr, flags: OpenFlags) -> Result<Self, JournalError> {
-        let connection = Connection::open_with_flags(name, flags).map_err(|reason| sqlite(path, reason))?;
+        Self::of(path, Connection::open_with_flags(name, flags).map_err(|reason| sqlite(path, reason))?)
+    }
+
+    fn of(path: &Path, connection: Connection) -> Result<Self, JournalError> {
         let (path, reserve) = (path.to_owned(), Reserve::of(path));
         let (copy, missed) = (RefCell::default(), RefCell::default());
         let journal = Self { connection, path, reserve, copy, missed };

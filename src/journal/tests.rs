@@ -295,3 +295,31 @@ fn a_copy_that_was_not_finished_is_none() {
     assert_eq!(what_counts(&Journal::open(&path).unwrap().steps(1).unwrap()), what_counts(&steps));
     assert!(!path.with_file_name("run-1.record-new").exists());
 }
+
+/// SQLite removes the index of its log before the log when it closes a database, and a power cut may take it, too.
+#[test]
+fn a_log_without_its_index_is_read_and_left_alone() {
+    let (dir, journal, steps) = begun();
+    let (state, copy) = (dir.path().join("state"), tempfile::tempdir().unwrap());
+    for name in ["journal.sqlite", "journal.sqlite-wal"] {
+        fs::copy(state.join(name), copy.path().join(name)).unwrap();
+    }
+    drop(journal);
+    let path = copy.path().join("journal.sqlite");
+    let files = || {
+        let mut all: Vec<_> = fs::read_dir(copy.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), fs::read(&path).unwrap()))
+            .collect();
+        all.sort();
+        all
+    };
+    let before = files();
+    for _ in 0..2 {
+        let journal = Journal::open_existing(&path).unwrap().unwrap();
+        assert_eq!(what_counts(&journal.steps(1).unwrap()), what_counts(&steps));
+        drop(journal);
+        assert!(files() == before, "looking changed something");
+    }
+}

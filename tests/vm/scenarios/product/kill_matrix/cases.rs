@@ -23,9 +23,9 @@ pub struct Case {
 }
 
 impl Case {
-    /// Whether the run is in the journal by then. Before that there is nothing to go on with, and nothing to undo.
+    /// Whether the journal knows by then that the run, or its undoing, has begun. Before that there is nothing to go on with.
     pub fn is_recorded(&self) -> bool {
-        !self.instant.starts_with("run:begin:")
+        !self.instant.starts_with("run:begin:") && !self.instant.ends_with(":looked-for-conflicts")
     }
 
     /// Whether the run goes to its end all the same, and does not turn back.

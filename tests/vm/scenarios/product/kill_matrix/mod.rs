@@ -1,5 +1,6 @@
 //! Killed at every instant: the instants are found by running, so that a new step is covered without further work.
 
+mod calls;
 mod cases;
 mod coverage;
 mod journeys;

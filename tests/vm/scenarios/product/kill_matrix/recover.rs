@@ -144,9 +144,9 @@ impl Site {
 
     /// What recovers after this kill. A rollback names its run, so that one which died at its very end can be repeated.
     fn command(&self, case: &Case, recovery: &str) -> String {
-        match recovery {
-            "resume" if case.is_recorded() => "resume --yes".to_owned(),
-            "resume" => self.arguments.clone(),
+        match (recovery, case.way) {
+            ("resume", _) if case.is_recorded() => "resume --yes".to_owned(),
+            ("resume", Way::There) => self.arguments.clone(),
             _ => format!("rollback {} --yes", self.run),
         }
     }
@@ -315,9 +315,9 @@ impl Matrix<'_> {
             }
             ensure!(timed.status == KILLED, "what recovers from {} fails by itself: {timed}", case.instant);
         }
-        // A timed kill may have come before or after the beginning of a run that had none yet.
-        let begun = undisturbed::runs(machine)?.len() as i64 >= site.run;
-        let command = if begun && recovery == "resume" { "resume --yes".to_owned() } else { command };
+        // What was begun again may have got into the journal before it was killed at a time.
+        let begun = command == site.arguments && undisturbed::runs(machine)?.len() as i64 >= site.run;
+        let command = if begun { "resume --yes".to_owned() } else { command };
         product::ok(machine, &command).map(drop)
     }
 
