@@ -18,6 +18,7 @@ mod migrate;
 mod output;
 mod progress;
 mod recover;
+mod remove;
 mod roots;
 mod runs;
 mod schema;

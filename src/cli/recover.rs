@@ -7,6 +7,8 @@ use anyhow::{Result, bail};
 use super::args::{RollbackArgs, Status, Whose};
 use super::conflicts::{self, Words};
 use super::exit::Exit;
+use super::machine::UNINSTALL;
+use super::remove::{self, Intention};
 use super::runs::{Ended, Runner, lock};
 use super::{Session, UsageError, require_root, volumes};
 use crate::actions::conflict::{Conflict, Keep};
@@ -71,7 +73,14 @@ pub fn resume(session: &Session, status: Status) -> Result<Exit> {
         choose: None,
         go: &|engine, run| engine.resume(run),
     };
-    on_journal(session, work.nothing, |runner| work.done(session, runner))?.finish(session, status)
+    let on = |runner: &mut Runner| {
+        let intention = Intention::find()?;
+        match intention.filter(|_| !removes(runner)) {
+            Some(intention) => remove::go_on(session, runner, intention),
+            None => work.done(session, runner),
+        }
+    };
+    on_journal(session, work.nothing, on)?.finish(session, status)
 }
 
 /// `rollback`.
@@ -83,8 +92,16 @@ pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
         return ended.finish(session, args.status);
     }
     let which = args.run.map_or(Which::Last, Which::Named);
-    let back = |runner: &mut Runner| roll_back(session, runner, which, args.keep, Agreed::NotYet);
+    let back = |runner: &mut Runner| {
+        Intention::forget()?;
+        roll_back(session, runner, which, args.keep, Agreed::NotYet)
+    };
     on_journal(session, NOTHING_TO_UNDO, back)?.finish(session, args.status)
+}
+
+/// Whether the run that can go on is a removal itself.
+fn removes(runner: &Runner) -> bool {
+    runner.journal.current().ok().flatten().is_some_and(|run| run.plan_name == UNINSTALL)
 }
 
 const NOTHING_TO_UNDO: &str = "there is no run to roll back: nothing to do";

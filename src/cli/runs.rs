@@ -9,6 +9,7 @@ use super::args::Status;
 use super::exit::Exit;
 use super::log::{Event, Level};
 use super::progress::Progress;
+use super::remove::Intention;
 use crate::actions::Action;
 use crate::actions::conflict::Conflict;
 use crate::engine::{self, Drifted, Ending, Engine};
@@ -168,6 +169,8 @@ impl Runner {
     /// When the run cannot be recorded; then nothing was changed.
     pub fn apply(&mut self, session: &Session, plan: &Plan, keep_partial: bool) -> Result<Ended> {
         let run = engine::begin(&mut self.journal, &backups(), plan)?;
+        // Either this is its last run, or somebody does something else now.
+        Intention::forget()?;
         session.output.log.belongs_to(Path::new(paths::JOURNAL), run, true);
         self.drive(session, run, keep_partial, |engine| engine.apply(run, plan))
     }

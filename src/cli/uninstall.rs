@@ -1,9 +1,8 @@
 //! `uninstall`.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -12,10 +11,9 @@ use super::brought::Brought;
 use super::exit::Exit;
 use super::log::Event;
 use super::machine::UNINSTALL;
-use super::recover::{self, Agreed, Which};
-use super::runs::{Ended, Runner};
+use super::runs::Ended;
 use super::volumes::{self, Lost};
-use super::{Session, require_root};
+use super::{Session, remove, require_root};
 use crate::actions::Action;
 use crate::engine;
 use crate::facts::{self, Facts, Flavour, Machine};
@@ -48,11 +46,11 @@ impl Document for Removal<'_> {
 }
 
 /// What a removal begins from.
-struct Survey {
+pub struct Survey {
     facts: Facts,
-    remains: Remains,
+    pub remains: Remains,
     /// A run of this tool that is rolled back first: what it did is known best from its journal.
-    first: Option<Run>,
+    pub first: Option<Run>,
     /// A volume that such a run worked on, and that is gone.
     lost: Option<Lost>,
     /// A run whose undoing would take something out of the store.
@@ -92,54 +90,7 @@ pub fn uninstall(session: &Session, args: &UninstallArgs) -> Result<Exit> {
     if !session.confirm("Remove Nix from this machine?")? {
         return Ended::declined(session).finish(session, args.status);
     }
-    remove(session, args, &plan)?.finish(session, args.status)
-}
-
-/// Looks once more, under the lock, and does it: what this tool did is undone as it was recorded, and then the rest goes.
-fn remove(session: &Session, args: &UninstallArgs, shown: &Plan) -> Result<Ended> {
-    let mut runner = match Runner::begin(session)? {
-        Ok(runner) => runner,
-        Err(ended) => return Ok(ended),
-    };
-    let mut rolled_back = None;
-    loop {
-        let survey = Survey::under(&runner.journal)?;
-        let blocked = survey.blockers(session, args);
-        if !blocked.is_empty() {
-            let text = format!("{}{}", so_far(&rolled_back), blocked.join("; "));
-            return Ok(Ended::refused(session, &anyhow!("{text}; then run nix-unroot uninstall again")));
-        }
-        if survey.first.is_none() {
-            let plan = survey.plan(session, args)?;
-            return match rolled_back {
-                Some(ended) if survey.remains.is_empty() => {
-                    session.output.message("done: Nix is removed");
-                    Ok(ended)
-                }
-                None if plan != *shown => {
-                    bail!("something changed while the question stood: run nix-unroot uninstall again")
-                }
-                _ => runner.apply(session, &plan, false),
-            };
-        }
-        // An audit's fixes went on top of a migration, so there may be several.
-        let ended = recover::roll_back(session, &mut runner, Which::Current, None, Agreed::Already)?;
-        if ended.exit != Exit::Done {
-            return Ok(ended);
-        }
-        rolled_back = Some(ended);
-        if session.signals()?.load(Ordering::Relaxed) {
-            bail!("{}stopped by a signal: nix-unroot uninstall goes on", so_far(&rolled_back));
-        }
-    }
-}
-
-/// What an error between two runs has to say first.
-fn so_far(rolled_back: &Option<Ended>) -> &'static str {
-    match rolled_back {
-        Some(_) => "what nix-unroot had done is undone, and nothing is removed yet: ",
-        None => "",
-    }
+    remove::remove(session, args, &plan)?.finish(session, args.status)
 }
 
 /// Uids of the daemons that runs made, which may not be undone yet: undoing them ends all that these users run.
@@ -165,7 +116,10 @@ impl Survey {
     }
 
     /// The same while this process holds the journal.
-    fn under(journal: &Journal) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn under(journal: &Journal) -> Result<Self> {
         Self::with(Some(journal))
     }
 
@@ -182,7 +136,11 @@ impl Survey {
         Ok(Self { facts, remains, first, lost, brought, ending })
     }
 
-    fn plan(&self, session: &Session, args: &UninstallArgs) -> Result<Plan> {
+    /// What would be done when nothing is rolled back first.
+    ///
+    /// # Errors
+    /// When the settings make no sense.
+    pub fn plan(&self, session: &Session, args: &UninstallArgs) -> Result<Plan> {
         let wanted = Uninstall {
             keep_store: args.keep_store,
             purge_homes: args.purge_homes,
@@ -192,7 +150,7 @@ impl Survey {
     }
 
     /// All that forbids it, never only the first.
-    fn blockers(&self, session: &Session, args: &UninstallArgs) -> Vec<String> {
+    pub fn blockers(&self, session: &Session, args: &UninstallArgs) -> Vec<String> {
         let mut blockers = Vec::new();
         let configured = match self.facts.flavour {
             Flavour::NixOs => Some("NixOS"),
