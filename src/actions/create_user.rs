@@ -197,7 +197,7 @@ impl CreateUser {
         let now = read_or_empty(path)?;
         if now == held && !held.is_empty() {
             // A rollback that died before the time stamp leaves it so.
-            return before.restore(path, host);
+            return before.restore_over(path, None, host);
         }
         let gone: Vec<_> =
             held.lines().filter(is_ours).filter(|line| !now.lines().any(|other| other == *line)).collect();
@@ -206,7 +206,7 @@ impl CreateUser {
         }
         let rest: Vec<_> = held.lines().filter(|line| !is_ours(line)).collect();
         if now.lines().eq(rest) {
-            return before.restore(path, host);
+            return before.restore_over(path, None, host);
         }
         let end = if now.is_empty() || now.ends_with('\n') { "" } else { "\n" };
         before.write_instead(path, &format!("{now}{end}{}\n", gone.join("\n")))

@@ -99,7 +99,7 @@ impl Original {
             }
             Some(Keep::Ours) => {
                 put_aside(&self.path, &now, host)?;
-                self.put_back(host).map(|()| None)
+                self.state.restore(&self.path, host).map(|()| None)
             }
             None => bail!(undecided(&self.path)),
         }
@@ -135,17 +135,18 @@ impl Original {
         read_or_empty(&self.path)
     }
 
-    /// Gives it another text. Owner, mode and extended attributes stay; a new file is root:root 0644.
+    /// Gives it another text. Owner, mode and extended attributes stay as they are now; a new file is root:root 0644.
     pub fn write(&self, text: &str) -> Result<()> {
         self.state.write_instead(&self.path, text)
     }
 
-    /// The very file from before, for who knows that nobody else edited it since.
+    /// The text from before with its time stamp, for who knows that nobody else edited it since. Owner, mode and extended attributes,
+    /// which the edit left alone, stay as they are now.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn put_back(&self, host: &Host<'_>) -> Result<()> {
-        self.state.restore(&self.path, host)
+        self.state.restore_over(&self.path, None, host)
     }
 
     /// Ends the edit: the very file from before when `text`, what is there now without our part, is what it held (so that
@@ -154,7 +155,7 @@ impl Original {
         let held = self.state.read(host)?;
         // An edit closes a last line that had no end.
         if text.as_bytes() == held || text.strip_suffix('\n').is_some_and(|text| text.as_bytes() == held) {
-            return self.state.restore(&self.path, host);
+            return self.put_back(host);
         }
         let path = self.path.display();
         host.observer.note(&format!("{path} was edited since; that edit stays, only our part is removed"));
@@ -237,6 +238,27 @@ mod tests {
         original.restore("a\n", &host).unwrap();
         assert_eq!(FileState::capture(&target, &host).unwrap(), before);
         assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn a_file_that_somebody_made_secret_stays_secret() {
+        for (now, after) in [("a\nours\n", "a\n"), ("a\nours\ntoken\n", "a\ntoken\n"), ("a\n", "a\n")] {
+            let dir = tempfile::tempdir().unwrap();
+            let (host, path) = (host(dir.path()), dir.path().join("file"));
+            fs::write(&path, "a\n").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            let original = Original::capture(&path, &host).unwrap();
+            original.write("a\nours\n").unwrap();
+            fs::write(&path, now).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+            for _ in 0..2 {
+                if let Some(file) = original.to_undo(&host).unwrap() {
+                    file.restore(&file.read().unwrap().replace("ours\n", ""), &host).unwrap();
+                }
+                assert_eq!(fs::read_to_string(&path).unwrap(), after);
+                assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640, "{now:?}");
+            }
+        }
     }
 
     #[test]
