@@ -163,6 +163,17 @@ impl Original {
     }
 }
 
+/// `text` without the lines that are ours; every other byte stays, and so do as many of these as `held` had, the first ones.
+pub fn without_added(text: &str, held: &str, is_ours: impl Fn(&str) -> bool) -> String {
+    let mut had = held.split_inclusive('\n').filter(|line| is_ours(line)).count();
+    let stays = |line: &&str| {
+        let is_theirs = !is_ours(line) || had > 0;
+        had -= usize::from(is_theirs && is_ours(line));
+        is_theirs
+    };
+    text.split_inclusive('\n').filter(stays).collect()
+}
+
 /// The text of `path`; empty when there is no such file.
 pub fn read_or_empty(path: &Path) -> Result<String> {
     match fs::read_to_string(path) {
