@@ -12,9 +12,9 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
-use super::Host;
 use super::conflict::{Conflict, Keep, Present, Scan, Version, put_aside, undecided};
 use super::file_state::FileState;
+use super::{Host, show};
 use crate::system::files;
 use crate::system::pause::Pause;
 
@@ -47,20 +47,24 @@ impl Original {
         Ok(Self { state: FileState::capture(&real, host)?, path: real })
     }
 
-    /// Tells the scan when the file is no file any more. Otherwise the text that it holds, for more questions; none when the file is
+    /// Tells the scan when the file is no text file any more. Otherwise the text that it holds, for more questions; none when the file is
     /// gone, or as it was before.
     ///
     /// # Errors
-    /// When it cannot be read, or is no text.
+    /// When it cannot be read.
     pub fn look_for_conflicts(&self, scan: &mut Scan<'_>) -> Result<Option<String>> {
         let now = Present::at(&self.path)?;
         if self.is_undone(&now, scan.host)? {
             return Ok(None);
         }
-        if matches!(now, Present::File(_)) {
-            return self.read().map(Some);
+        if let Some(text) = text_of(&now) {
+            return Ok(Some(text.to_owned()));
         }
-        scan.conflict(self.conflict(&now, "somebody else put it in the place of the file", scan.host)?);
+        let reason = match now {
+            Present::File(_) => "somebody else changed it, and it is no text in UTF-8 any more",
+            _ => "somebody else put it in the place of the file",
+        };
+        scan.conflict(self.conflict(&now, reason, scan.host)?);
         Ok(None)
     }
 
@@ -76,8 +80,8 @@ impl Original {
         })
     }
 
-    /// The file that our part is to be taken from, when it still is a file; else as it was chosen: the file behind somebody's
-    /// link, or none because the file from before is back. It is back as well when somebody deleted the file, or had undone our edit.
+    /// The file that our part is to be taken from, when it still is a text file; else as it was chosen: the file behind somebody's
+    /// link, or none because it stays as it is or the file from before is back. It is back as well when somebody deleted the file, or had undone our edit.
     ///
     /// # Errors
     /// When there is a conflict without a choice, or the file cannot be put back.
@@ -86,16 +90,13 @@ impl Original {
         if self.is_undone(&now, host)? {
             return self.put_back(host).map(|()| None);
         }
-        if matches!(now, Present::File(_)) {
+        if text_of(&now).is_some() {
             return Ok(Some(self.clone()));
         }
         match host.choices.of(&self.path, &now) {
             Some(Keep::Theirs) => {
                 files::forget_temporary(&self.path);
-                match fs::metadata(&self.path) {
-                    Ok(target) if target.is_file() => Self::capture(&self.path, host).map(Some),
-                    _ => Ok(None),
-                }
+                Self::behind(&self.path, host)
             }
             Some(Keep::Ours) => {
                 put_aside(&self.path, &now, host)?;
@@ -103,6 +104,19 @@ impl Original {
             }
             None => bail!(undecided(&self.path)),
         }
+    }
+
+    /// The text file that `path` leads to; none, with a note, when it is a file that is not ours to edit.
+    fn behind(path: &Path, host: &Host<'_>) -> Result<Option<Self>> {
+        let Some(real) = fs::canonicalize(path).ok().filter(|real| real.is_file()) else { return Ok(None) };
+        if real.starts_with("/nix") || text_of(&Present::at(&real)?).is_none() {
+            host.observer.note(&format!(
+                "{} stays as it is: it is made by a configuration, or no text in UTF-8; look whether lines of nix-unroot are in it",
+                show(&real)
+            ));
+            return Ok(None);
+        }
+        Self::capture(&real, host).map(Some)
     }
 
     /// Whether nothing of our edit is in what is there now: somebody deleted the file, or it is what it was before. A rollback that died
@@ -160,6 +174,13 @@ impl Original {
         let path = self.path.display();
         host.observer.note(&format!("{path} was edited since; that edit stays, only our part is removed"));
         self.write(text)
+    }
+}
+
+fn text_of(now: &Present) -> Option<&str> {
+    match now {
+        Present::File(bytes) => std::str::from_utf8(bytes).ok(),
+        _ => None,
     }
 }
 
