@@ -86,7 +86,7 @@ impl Act for AddLine {
         if let Some(file) = was.original.to_undo(host)? {
             file.restore(&without(&file.read()?, &held, &was.line), host)?;
         }
-        Ok(())
+        was.original.follow(host, |text| without(text, &held, &was.line))
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, was: &Was) -> Result<()> {

@@ -163,7 +163,8 @@ impl Act for AppendBlock {
     }
 
     fn undo(&self, host: &Host<'_>, before: &Original) -> Result<()> {
-        self.take_out(host, before)
+        self.take_out(host, before)?;
+        before.follow(host, |text| self.without(text).text)
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {
@@ -345,6 +346,30 @@ mod tests {
             assert_eq!(action.path.is_symlink(), keep == Keep::Theirs);
             let ours_is_in_theirs = fs::read_to_string(&managed).unwrap().contains("# ours");
             assert_eq!(ours_is_in_theirs, keep == Keep::Ours, "their file is theirs when ours is chosen");
+        }
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_link_keeps_no_block() {
+        for edit in ["", "y = 2\n"] {
+            let dir = tempfile::tempdir().unwrap();
+            let (host, action) = (host(dir.path()), action(dir.path()));
+            let target = dir.path().join("target.conf");
+            fs::write(&target, "x = 1\n").unwrap();
+            std::os::unix::fs::symlink(&target, &action.path).unwrap();
+            let before = action.capture(&host).unwrap();
+            action.apply(&host, &before).unwrap();
+            // As sed -i does.
+            let text = fs::read_to_string(&target).unwrap().replace("b = 2", "b = 3");
+            fs::remove_file(&action.path).unwrap();
+            fs::write(&action.path, text + edit).unwrap();
+            assert!(conflicts(dir.path(), &action, &before).is_empty());
+            for _ in 0..2 {
+                action.undo(&host, &before).unwrap();
+                let left = fs::read_to_string(&action.path).unwrap();
+                assert_eq!(left, format!("x = 1\nb = 3\n{edit}"), "what they wrote stays");
+                assert_eq!(fs::read_to_string(&target).unwrap(), "x = 1\n");
+            }
         }
     }
 

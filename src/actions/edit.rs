@@ -23,6 +23,9 @@ use crate::system::pause::Pause;
 pub struct Original {
     /// Where it really lies: a link to it stays a link.
     path: PathBuf,
+    /// The path that led there, when it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    through: Option<PathBuf>,
     /// What stood there.
     state: FileState,
 }
@@ -44,7 +47,8 @@ impl Original {
                 real.display()
             );
         }
-        Ok(Self { state: FileState::capture(&real, host)?, path: real })
+        let through = (real != path).then(|| path.to_owned());
+        Ok(Self { state: FileState::capture(&real, host)?, path: real, through })
     }
 
     /// Tells the scan when the file is no text file any more. Otherwise the text that it holds, for more questions; none when the file is
@@ -117,6 +121,32 @@ impl Original {
             return Ok(None);
         }
         Self::capture(&real, host).map(Some)
+    }
+
+    /// Takes our part also out of the file that the path leads to by now, when that is another one than was edited: `sed -i` makes a
+    /// file of a link, with all that was behind it. `without` is a text without our part.
+    ///
+    /// # Errors
+    /// When that file cannot be read or written.
+    pub fn follow(&self, host: &Host<'_>, without: impl Fn(&str) -> String) -> Result<()> {
+        let Some(through) = &self.through else { return Ok(()) };
+        let real = |path: &Path| fs::canonicalize(path).ok();
+        if real(through) == real(&self.path) {
+            return Ok(());
+        }
+        let Some(file) = Self::behind(through, host)? else { return Ok(()) };
+        let text = file.read()?;
+        let rest = without(&text);
+        if rest == text {
+            return Ok(());
+        }
+        host.observer.note(&format!(
+            "{} does not lead to {} any more: what was done there is undone in {}, too",
+            show(through),
+            show(&self.path),
+            show(file.path())
+        ));
+        file.write(&rest)
     }
 
     /// Whether nothing of our edit is in what is there now: somebody deleted the file, or it is what it was before. A rollback that died

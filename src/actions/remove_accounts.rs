@@ -100,10 +100,11 @@ impl Act for RemoveAccounts {
         let _lock = self.lock()?;
         for (name, original) in before.iter().rev() {
             let (owner, lists) = kind(name);
+            let held = original.held(host)?;
             if let Some(file) = original.to_undo(host)? {
-                let held = original.held(host)?;
                 file.restore(&self.with(&file.read()?, &held, owner, lists), host)?;
             }
+            original.follow(host, |text| self.with(text, &held, owner, lists))?;
         }
         Ok(())
     }

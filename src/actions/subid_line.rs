@@ -79,7 +79,7 @@ impl Act for SubidLine {
         if let Some(file) = before.to_undo(host)? {
             file.restore(&self.without(&file.read()?, &held), host)?;
         }
-        Ok(())
+        before.follow(host, |text| self.without(text, &held))
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {
