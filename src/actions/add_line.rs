@@ -82,11 +82,11 @@ impl Act for AddLine {
     }
 
     fn undo(&self, host: &Host<'_>, was: &Was) -> Result<()> {
-        let held = was.original.held(host)?;
+        let without = |text: &str| Ok(without(text, &was.original.held(host)?, &was.line));
         if let Some(file) = was.original.to_undo(host)? {
-            file.restore(&without(&file.read()?, &held, &was.line), host)?;
+            file.restore(&without(&file.read()?)?, host)?;
         }
-        was.original.follow(host, |text| without(text, &held, &was.line))
+        was.original.follow(host, without)
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, was: &Was) -> Result<()> {

@@ -164,7 +164,7 @@ impl Act for AppendBlock {
 
     fn undo(&self, host: &Host<'_>, before: &Original) -> Result<()> {
         self.take_out(host, before)?;
-        before.follow(host, |text| self.without(text).text)
+        before.follow(host, |text| Ok(self.without(text).text))
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {

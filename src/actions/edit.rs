@@ -128,7 +128,7 @@ impl Original {
     ///
     /// # Errors
     /// When that file cannot be read or written.
-    pub fn follow(&self, host: &Host<'_>, without: impl Fn(&str) -> String) -> Result<()> {
+    pub fn follow(&self, host: &Host<'_>, without: impl Fn(&str) -> Result<String>) -> Result<()> {
         let Some(through) = &self.through else { return Ok(()) };
         let real = |path: &Path| fs::canonicalize(path).ok();
         if real(through) == real(&self.path) {
@@ -136,7 +136,7 @@ impl Original {
         }
         let Some(file) = Self::behind(through, host)? else { return Ok(()) };
         let text = file.read()?;
-        let rest = without(&text);
+        let rest = without(&text)?;
         if rest == text {
             return Ok(());
         }

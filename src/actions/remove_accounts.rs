@@ -100,11 +100,11 @@ impl Act for RemoveAccounts {
         let _lock = self.lock()?;
         for (name, original) in before.iter().rev() {
             let (owner, lists) = kind(name);
-            let held = original.held(host)?;
+            let with = |text: &str| Ok(self.with(text, &original.held(host)?, owner, lists));
             if let Some(file) = original.to_undo(host)? {
-                file.restore(&self.with(&file.read()?, &held, owner, lists), host)?;
+                file.restore(&with(&file.read()?)?, host)?;
             }
-            original.follow(host, |text| self.with(text, &held, owner, lists))?;
+            original.follow(host, with)?;
         }
         Ok(())
     }

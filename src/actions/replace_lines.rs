@@ -78,7 +78,7 @@ impl Act for ReplaceLines {
                 file.restore(&self.swapped(&text, true), host)?;
             }
         }
-        before.follow(host, |text| self.swapped(text, true))
+        before.follow(host, |text| Ok(self.swapped(text, true)))
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {

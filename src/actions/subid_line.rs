@@ -75,11 +75,11 @@ impl Act for SubidLine {
 
     fn undo(&self, host: &Host<'_>, before: &Original) -> Result<()> {
         let _lock = AccountLock::take()?;
-        let held = before.held(host)?;
+        let without = |text: &str| Ok(self.without(text, &before.held(host)?));
         if let Some(file) = before.to_undo(host)? {
-            file.restore(&self.without(&file.read()?, &held), host)?;
+            file.restore(&without(&file.read()?)?, host)?;
         }
-        before.follow(host, |text| self.without(text, &held))
+        before.follow(host, without)
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {
