@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::conflict::Scan;
 use super::create_volume;
 use super::drift::{Aspect, Drift, Repair};
-use super::edit::{Original, read_or_empty};
+use super::edit::{Original, read_or_empty, without_added};
 use super::{Act, Host, show};
 
 /// Parameters.
@@ -39,9 +39,9 @@ impl AddLine {
     }
 }
 
-/// `text` without the line; every other byte stays.
-fn without(text: &str, line: &str) -> String {
-    text.split_inclusive('\n').filter(|other| other.trim_end_matches('\n') != line).collect()
+/// `text` without the line that we added.
+fn without(text: &str, held: &str, line: &str) -> String {
+    without_added(text, held, |other| other.trim_end_matches('\n') == line)
 }
 
 fn has(text: &str, line: &str) -> bool {
@@ -82,10 +82,11 @@ impl Act for AddLine {
     }
 
     fn undo(&self, host: &Host<'_>, was: &Was) -> Result<()> {
-        match was.original.to_undo(host)? {
-            Some(file) => file.restore(&without(&file.read()?, &was.line), host),
-            None => Ok(()),
+        let without = |text: &str| Ok(without(text, &was.original.held(host)?, &was.line));
+        if let Some(file) = was.original.to_undo(host)? {
+            file.restore(&without(&file.read()?)?, host)?;
         }
+        was.original.follow(host, without)
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, was: &Was) -> Result<()> {
@@ -127,6 +128,22 @@ mod tests {
             }
             assert_eq!(action.capture(&host).unwrap(), before, "{held:?}");
             assert_eq!(action.look_for_drift(&host, Some(&before)).unwrap().len(), 1);
+        }
+    }
+
+    /// It was there before, and somebody copied it since: of equal lines as many stay as there were.
+    #[test]
+    fn the_same_line_of_somebody_else_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path());
+        let action = AddLine { path: dir.path().join("fstab"), line: "nix".to_owned(), volume: None };
+        std::fs::write(&action.path, "a\nnix\n").unwrap();
+        let before = action.capture(&host).unwrap();
+        action.apply(&host, &before).unwrap();
+        std::fs::write(&action.path, "a\nnix\nb\nnix\n").unwrap();
+        for _ in 0..2 {
+            action.undo(&host, &before).unwrap();
+            assert_eq!(read_or_empty(&action.path).unwrap(), "a\nnix\nb\n");
         }
     }
 

@@ -106,6 +106,30 @@ impl AppendBlock {
         };
         text.split_inclusive('\n').filter(keeps).collect()
     }
+
+    /// Takes the block out of the file that was edited.
+    fn take_out(&self, host: &Host<'_>, before: &Original) -> Result<()> {
+        let Some(file) = before.to_undo(host)? else { return Ok(()) };
+        let text = file.read()?;
+        // Also of a file that had an older block of ours, or what somebody had made of it.
+        if file.path() == before.path() && text == self.with_block(&before.held(host)?) {
+            return before.put_back(host);
+        }
+        let rest = self.without(&text);
+        // Who chose the link in the file's place chose what is behind it.
+        if !rest.inside || file.path() != before.path() {
+            return file.restore(&rest.text, host);
+        }
+        let now = file.present()?;
+        match host.choices.of(file.path(), &now) {
+            Some(Keep::Theirs) => file.restore(&rest.text, host),
+            Some(Keep::Ours) => {
+                put_aside(file.path(), &now, host)?;
+                file.restore(&self.cut(&text), host)
+            }
+            None => bail!(undecided(file.path())),
+        }
+    }
 }
 
 /// A text without our block.
@@ -139,25 +163,8 @@ impl Act for AppendBlock {
     }
 
     fn undo(&self, host: &Host<'_>, before: &Original) -> Result<()> {
-        let Some(file) = before.to_undo(host)? else { return Ok(()) };
-        let text = file.read()?;
-        // Also of a file that had an older block of ours, or what somebody had made of it.
-        if file.path() == before.path() && text == self.with_block(&before.held(host)?) {
-            return before.put_back(host);
-        }
-        let rest = self.without(&text);
-        if !rest.inside {
-            return file.restore(&rest.text, host);
-        }
-        let now = file.present()?;
-        match host.choices.of(file.path(), &now) {
-            Some(Keep::Theirs) => file.restore(&rest.text, host),
-            Some(Keep::Ours) => {
-                put_aside(file.path(), &now, host)?;
-                file.restore(&self.cut(&text), host)
-            }
-            None => bail!(undecided(file.path())),
-        }
+        self.take_out(host, before)?;
+        before.follow(host, |text| Ok(self.without(text).text))
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {
@@ -339,6 +346,51 @@ mod tests {
             assert_eq!(action.path.is_symlink(), keep == Keep::Theirs);
             let ours_is_in_theirs = fs::read_to_string(&managed).unwrap().contains("# ours");
             assert_eq!(ours_is_in_theirs, keep == Keep::Ours, "their file is theirs when ours is chosen");
+        }
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_link_keeps_no_block() {
+        for edit in ["", "y = 2\n"] {
+            let dir = tempfile::tempdir().unwrap();
+            let (host, action) = (host(dir.path()), action(dir.path()));
+            let target = dir.path().join("target.conf");
+            fs::write(&target, "x = 1\n").unwrap();
+            std::os::unix::fs::symlink(&target, &action.path).unwrap();
+            let before = action.capture(&host).unwrap();
+            action.apply(&host, &before).unwrap();
+            // As sed -i does.
+            let text = fs::read_to_string(&target).unwrap().replace("b = 2", "b = 3");
+            fs::remove_file(&action.path).unwrap();
+            fs::write(&action.path, text + edit).unwrap();
+            assert!(conflicts(dir.path(), &action, &before).is_empty());
+            for _ in 0..2 {
+                action.undo(&host, &before).unwrap();
+                let left = fs::read_to_string(&action.path).unwrap();
+                assert_eq!(left, format!("x = 1\nb = 3\n{edit}"), "what they wrote stays");
+                assert_eq!(fs::read_to_string(&target).unwrap(), "x = 1\n");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_any_more_needs_a_choice() {
+        for keep in [Keep::Theirs, Keep::Ours] {
+            let dir = tempfile::tempdir().unwrap();
+            let (action, before) = edited(dir.path(), |text| text);
+            let made = [&fs::read(&action.path).unwrap()[..], b"# caf\xe9\n"].concat();
+            fs::write(&action.path, &made).unwrap();
+            let found = conflicts(dir.path(), &action, &before);
+            assert!(found[0].now.text.is_none() && found[0].reason.contains("no text"), "{found:?}");
+            assert!(action.undo(&host(dir.path()), &before).is_err());
+            let host = chosen(dir.path(), &found[0], keep);
+            for _ in 0..2 {
+                action.undo(&host, &before).unwrap();
+                let left = if keep == Keep::Theirs { &made[..] } else { b"x = 1\n" };
+                assert_eq!(fs::read(&action.path).unwrap(), left);
+            }
+            let kept = fs::read(host.backups.join("put-aside-nix.conf")).ok();
+            assert_eq!(kept, (keep == Keep::Ours).then_some(made));
         }
     }
 

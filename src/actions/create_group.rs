@@ -1,16 +1,19 @@
 //! A system group.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::account::{Account, Kind, read_accounts};
+use super::conflict::Scan;
 use super::drift::{Aspect, Drift, Repair};
-use super::edit::read_or_empty;
-use super::{Act, Action, Host, account_debris, gid_of};
+use super::{Act, Action, Host, account_debris};
 use crate::system::command;
-use crate::system::files::{self, Ownership};
+
+/// Below it are the gids of the system (`SYS_GID_MAX` in login.defs(5), unless somebody changed it).
+const FIRST_OF_PEOPLE: u32 = 1000;
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -24,29 +27,28 @@ pub struct CreateGroup {
 }
 
 impl CreateGroup {
-    /// Where the gid that this step gave the group is kept, for a later look whether it still is the same group.
-    fn remembered(&self, host: &Host<'_>) -> PathBuf {
-        host.backups.join(format!("gid-of-{}", self.name))
+    fn account(&self) -> Account<'_> {
+        Account { kind: Kind::Group, name: &self.name }
     }
 
-    fn remember_gid(&self, host: &Host<'_>) -> Result<()> {
-        let path = self.remembered(host);
-        files::replace(&path, gid_of(&self.name)?.to_string().as_bytes(), Ownership::root(0o600))
-            .with_context(|| format!("cannot write {}", path.display()))
+    /// Whether a groupadd of ours that was killed may have made the group with this line.
+    fn looks_ours(&self, fields: &[&str]) -> bool {
+        let gid = fields.get(2).and_then(|gid| gid.parse::<u32>().ok());
+        gid.is_some_and(|gid| self.gid.map_or(gid < FIRST_OF_PEOPLE, |ours| gid == ours))
     }
 }
 
 /// A local user whose primary group this is.
 fn local_user_of(gid: u32) -> Result<Option<String>> {
     let gid = gid.to_string();
-    let users = read_or_empty(Path::new("/etc/passwd"))?;
+    let users = read_accounts(Path::new("/etc/passwd"))?;
     let user = users.lines().find(|line| line.split(':').nth(3) == Some(&gid));
     Ok(user.and_then(|line| line.split(':').next()).map(str::to_owned))
 }
 
 /// Whom somebody added to the group.
 fn members_of(name: &str) -> Result<Option<String>> {
-    let groups = read_or_empty(Path::new("/etc/group"))?;
+    let groups = read_accounts(Path::new("/etc/group"))?;
     let group = groups.lines().find(|line| line.split(':').next() == Some(name));
     let members = group.and_then(|line| line.split(':').nth(3)).filter(|members| !members.is_empty());
     Ok(members.map(str::to_owned))
@@ -87,16 +89,27 @@ impl Act for CreateGroup {
         account_debris::remove_half("group", "gshadow", &self.name, host)?;
         // A run that was killed after groupadd finds it done.
         if self.is_done(host)? {
-            return self.remember_gid(host);
+            self.account().ensure_ours(host, |fields| self.looks_ours(fields))?;
+            return self.account().remember(host);
         }
+        self.account().begin(host)?;
         let gid = self.gid.map(|gid| format!("--gid={gid}"));
         let words = ["--system"].into_iter().chain(gid.as_deref()).chain([self.name.as_str()]);
         command::run("groupadd", &words.collect::<Vec<_>>())?;
-        self.remember_gid(host)
+        self.account().remember(host)
+    }
+
+    fn look_for_conflicts(&self, scan: &mut Scan<'_>, (): &()) -> Result<()> {
+        if let Some((conflict, _)) =
+            self.account().of_somebody_else(scan.host, |fields| self.looks_ours(fields))?
+        {
+            scan.conflict(conflict);
+        }
+        Ok(())
     }
 
     fn look_for_drift(&self, host: &Host<'_>, _: Option<&()>) -> Result<Vec<Drift>> {
-        let made = read_or_empty(&self.remembered(host))?;
+        let made = self.account().made(host)?.unwrap_or_default();
         let one = |found: String, repair| {
             Ok(vec![Drift::new(Path::new(&self.name), Aspect::Content, found, repair)])
         };
@@ -118,6 +131,9 @@ impl Act for CreateGroup {
     }
 
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        if !self.account().is_to_go(host, |fields| self.looks_ours(fields))? {
+            return Ok(());
+        }
         // userdel removes a group of the user's name with it.
         let Some(group) = users::get_group_by_name(&self.name) else {
             account_debris::remove_half("gshadow", "group", &self.name, host)?;
@@ -133,5 +149,41 @@ impl Act for CreateGroup {
         }
         command::run("groupdel", &[&self.name])?;
         account_debris::sweep(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_os = "linux")]
+    use super::super::test_host::{conflicts, host};
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_group_that_was_made_anew_is_a_conflict() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path());
+        std::fs::create_dir(&host.backups).unwrap();
+        let action = CreateGroup { name: "daemon".to_owned(), gid: None };
+        let path = host.backups.join("gid-of-daemon");
+        // Its gid, another one, and none because groupadd was never begun.
+        for (made, count) in [(Some("1"), 0), (Some("4711"), 1), (None, 1)] {
+            let _ = std::fs::remove_file(&path);
+            if let Some(made) = made {
+                std::fs::write(&path, made).unwrap();
+            }
+            assert_eq!(conflicts(dir.path(), &action, &()).len(), count, "{made:?}");
+        }
+    }
+
+    #[test]
+    fn a_killed_groupadd_leaves_the_gid_that_was_asked_for_or_one_of_the_system() {
+        let looks_ours = |gid, line: &str| {
+            let group = CreateGroup { name: "nix".to_owned(), gid };
+            group.looks_ours(&line.split(':').collect::<Vec<_>>())
+        };
+        assert!(looks_ours(Some(30_000), "nix:x:30000:") && looks_ours(None, "nix:x:990:"));
+        assert!(!looks_ours(Some(30_000), "nix:x:990:") && !looks_ours(None, "nix:x:1001:"));
+        assert!(!looks_ours(None, ""), "a group of another database");
     }
 }

@@ -2,22 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use users::os::unix::UserExt;
 
-use super::conflict::{Conflict, Keep, Present, Scan, Version, put_aside, undecided};
+use super::account::{Account, Kind};
+use super::conflict::{Present, Scan, put_aside};
 use super::drain::end_all_of;
 use super::drift::{Aspect, Drift, Repair};
 use super::edit::{AccountLock, read_or_empty};
 use super::file_state::FileState;
-use super::{Act, Action, Host, account_debris, gid_of, uid_of};
+use super::{Act, Action, Host, account_debris, gid_of};
 use crate::system::command;
-use crate::system::files::{self, Ownership};
 
 /// The files that userdel edits besides the accounts.
 const SUBID_FILES: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
+
+/// What it gets instead of a shell.
+const SHELL: &str = "/usr/sbin/nologin";
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -73,26 +76,25 @@ impl Act for CreateUser {
         account_debris::sweep(host)?;
         account_debris::remove_half("passwd", "shadow", &self.name, host)?;
         if self.is_done(host)? {
-            return self.remember_uid(host);
+            self.account().ensure_ours(host, |fields| self.looks_ours(fields))?;
+            return self.account().remember(host);
         }
+        self.account().begin(host)?;
         let gid = format!("--gid={}", gid_of(&self.group)?);
         let uid = self.uid.map(|uid| format!("--uid={uid}"));
         let home = format!("--home-dir={}", self.home.display());
         let comment = format!("--comment={}", self.comment);
-        let fixed = ["--system", "--no-create-home", "--no-user-group", "--shell=/usr/sbin/nologin"];
-        let given = [gid.as_str(), &home, &comment];
+        let shell = format!("--shell={SHELL}");
+        let fixed = ["--system", "--no-create-home", "--no-user-group"];
+        let given = [shell.as_str(), &gid, &home, &comment];
         let words = fixed.into_iter().chain(given).chain(uid.as_deref()).chain([self.name.as_str()]);
         command::run("useradd", &words.collect::<Vec<_>>())?;
-        self.remember_uid(host)
+        self.account().remember(host)
     }
 
     fn undo(&self, host: &Host<'_>, before: &Self::Before) -> Result<()> {
-        if let Some((conflict, now)) = self.made_anew(host)? {
-            match host.choices.of(&conflict.path, &now) {
-                Some(Keep::Theirs) => return Ok(()),
-                Some(Keep::Ours) => put_aside(&conflict.path, &now, host)?,
-                None => bail!(undecided(&conflict.path)),
-            }
+        if !self.account().is_to_go(host, |fields| self.looks_ours(fields))? {
+            return Ok(());
         }
         if let Some(user) = users::get_user_by_name(&self.name) {
             // Where no init system stopped it, something may run still; userdel refuses then.
@@ -110,14 +112,16 @@ impl Act for CreateUser {
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, _: &Self::Before) -> Result<()> {
-        if let Some((conflict, _)) = self.made_anew(scan.host)? {
+        if let Some((conflict, _)) =
+            self.account().of_somebody_else(scan.host, |fields| self.looks_ours(fields))?
+        {
             scan.conflict(conflict);
         }
         Ok(())
     }
 
     fn look_for_drift(&self, host: &Host<'_>, _: Option<&Self::Before>) -> Result<Vec<Drift>> {
-        let made = read_or_empty(&host.backups.join(format!("uid-of-{}", self.name)))?;
+        let made = self.account().made(host)?.unwrap_or_default();
         let one = |found: String, repair| {
             Ok(vec![Drift::new(Path::new(&self.name), Aspect::Content, found, repair)])
         };
@@ -142,34 +146,19 @@ impl Act for CreateUser {
 }
 
 impl CreateUser {
-    /// The uid that this step gave the user, for a later look whether it still is the same user.
-    fn remember_uid(&self, host: &Host<'_>) -> Result<()> {
-        let path = host.backups.join(format!("uid-of-{}", self.name));
-        files::replace(&path, uid_of(&self.name)?.to_string().as_bytes(), Ownership::root(0o600))
-            .with_context(|| format!("cannot write {}", path.display()))
+    fn account(&self) -> Account<'_> {
+        Account { kind: Kind::User, name: &self.name }
     }
 
-    /// A user of this name that somebody made after removing ours, with its line of the account file.
-    fn made_anew(&self, host: &Host<'_>) -> Result<Option<(Conflict, Present)>> {
-        let made = read_or_empty(&host.backups.join(format!("uid-of-{}", self.name)))?;
-        let Some(user) = users::get_user_by_name(&self.name) else { return Ok(None) };
-        if made.is_empty() || made == user.uid().to_string() {
-            return Ok(None);
-        }
-        let path = Path::new("/etc/passwd");
-        let accounts = read_or_empty(path)?;
-        // Its line alone: other accounts go while this run is undone.
-        let line = accounts.lines().find(|line| line.split(':').next() == Some(&self.name));
-        let now = Present::File(line.unwrap_or_default().into());
-        let conflict = Conflict {
-            path: path.to_owned(),
-            reason: format!("somebody else made the user {} anew", self.name),
-            before: Version::of("no such user"),
-            ours: Version::of(format!("{} with the uid {made}", self.name)),
-            now: Version::of(format!("{} with the uid {}", self.name, user.uid())),
-            digest: now.digest(),
-        };
-        Ok(Some((conflict, now)))
+    /// Whether a useradd of ours that was killed may have made the user with this line.
+    fn looks_ours(&self, fields: &[&str]) -> bool {
+        let Ok(group) = gid_of(&self.group) else { return false };
+        let [_, _, uid, gid, comment, home, shell] = fields else { return false };
+        self.uid.is_none_or(|ours| *uid == ours.to_string())
+            && *gid == group.to_string()
+            && *comment == self.comment
+            && Path::new(home) == self.home
+            && *shell == SHELL
     }
 
     /// Keeps a subid file in which somebody gave the user more ranges: userdel takes those lines.
@@ -197,7 +186,7 @@ impl CreateUser {
         let now = read_or_empty(path)?;
         if now == held && !held.is_empty() {
             // A rollback that died before the time stamp leaves it so.
-            return before.restore(path, host);
+            return before.restore_over(path, None, host);
         }
         let gone: Vec<_> =
             held.lines().filter(is_ours).filter(|line| !now.lines().any(|other| other == *line)).collect();
@@ -206,7 +195,7 @@ impl CreateUser {
         }
         let rest: Vec<_> = held.lines().filter(|line| !is_ours(line)).collect();
         if now.lines().eq(rest) {
-            return before.restore(path, host);
+            return before.restore_over(path, None, host);
         }
         let end = if now.is_empty() || now.ends_with('\n') { "" } else { "\n" };
         before.write_instead(path, &format!("{now}{end}{}\n", gone.join("\n")))
@@ -217,8 +206,52 @@ impl CreateUser {
 mod tests {
     use std::fs;
 
+    #[cfg(target_os = "linux")]
+    use super::super::test_host::conflicts;
     use super::super::test_host::host;
     use super::*;
+
+    fn action() -> CreateUser {
+        CreateUser {
+            name: "nix".to_owned(),
+            uid: None,
+            group: "root".to_owned(),
+            home: PathBuf::from("/var/empty"),
+            comment: "Nix daemon and store".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_killed_useradd_leaves_exactly_our_line() {
+        let looks_ours = |line: &str| action().looks_ours(&line.split(':').collect::<Vec<_>>());
+        let ours = "nix:x:990:0:Nix daemon and store:/var/empty:/usr/sbin/nologin";
+        assert!(looks_ours(ours));
+        for (part, theirs) in
+            [(":0:", ":7:"), ("Nix daemon", "Nick"), ("/var/empty", "/home"), ("nologin", "sh")]
+        {
+            assert!(!looks_ours(&ours.replace(part, theirs)), "{theirs}");
+        }
+        assert!(!looks_ours(""), "a user of another database");
+        assert!(!CreateUser { uid: Some(7), ..action() }.looks_ours(&ours.split(':').collect::<Vec<_>>()));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_user_that_somebody_else_made_is_a_conflict() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path());
+        fs::create_dir(&host.backups).unwrap();
+        let action = CreateUser { name: "daemon".to_owned(), ..action() };
+        let path = host.backups.join("uid-of-daemon");
+        // Its uid, another one, none because useradd was killed, and none because it was never begun.
+        for (made, count) in [(Some("1"), 0), (Some("4711"), 1), (Some(""), 1), (None, 1)] {
+            let _ = fs::remove_file(&path);
+            if let Some(made) = made {
+                fs::write(&path, made).unwrap();
+            }
+            assert_eq!(conflicts(dir.path(), &action, &Vec::new()).len(), count, "{made:?}");
+        }
+    }
 
     #[test]
     fn lines_that_went_with_the_user_come_back_with_the_time_stamp() {
@@ -227,13 +260,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let (host, path) = (host(dir.path()), dir.path().join("subuid"));
-        let action = CreateUser {
-            name: "nix".to_owned(),
-            uid: None,
-            group: "nix".to_owned(),
-            home: PathBuf::from("/var/lib/nix"),
-            comment: String::new(),
-        };
+        let action = action();
         let held = "alice:1:2\nnix:3:4\n";
         fs::write(&path, held).unwrap();
         let before = FileState::capture(&path, &host).unwrap();

@@ -12,9 +12,9 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
-use super::Host;
 use super::conflict::{Conflict, Keep, Present, Scan, Version, put_aside, undecided};
 use super::file_state::FileState;
+use super::{Host, show};
 use crate::system::files;
 use crate::system::pause::Pause;
 
@@ -23,6 +23,9 @@ use crate::system::pause::Pause;
 pub struct Original {
     /// Where it really lies: a link to it stays a link.
     path: PathBuf,
+    /// The path that led there, when it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    through: Option<PathBuf>,
     /// What stood there.
     state: FileState,
 }
@@ -44,23 +47,28 @@ impl Original {
                 real.display()
             );
         }
-        Ok(Self { state: FileState::capture(&real, host)?, path: real })
+        let through = (real != path).then(|| path.to_owned());
+        Ok(Self { state: FileState::capture(&real, host)?, path: real, through })
     }
 
-    /// Tells the scan when the file is no file any more. Otherwise the text that it holds, for more questions; none when the file is
+    /// Tells the scan when the file is no text file any more. Otherwise the text that it holds, for more questions; none when the file is
     /// gone, or as it was before.
     ///
     /// # Errors
-    /// When it cannot be read, or is no text.
+    /// When it cannot be read.
     pub fn look_for_conflicts(&self, scan: &mut Scan<'_>) -> Result<Option<String>> {
         let now = Present::at(&self.path)?;
         if self.is_undone(&now, scan.host)? {
             return Ok(None);
         }
-        if matches!(now, Present::File(_)) {
-            return self.read().map(Some);
+        if let Some(text) = text_of(&now) {
+            return Ok(Some(text.to_owned()));
         }
-        scan.conflict(self.conflict(&now, "somebody else put it in the place of the file", scan.host)?);
+        let reason = match now {
+            Present::File(_) => "somebody else changed it, and it is no text in UTF-8 any more",
+            _ => "somebody else put it in the place of the file",
+        };
+        scan.conflict(self.conflict(&now, reason, scan.host)?);
         Ok(None)
     }
 
@@ -76,8 +84,8 @@ impl Original {
         })
     }
 
-    /// The file that our part is to be taken from, when it still is a file; else as it was chosen: the file behind somebody's
-    /// link, or none because the file from before is back. It is back as well when somebody deleted the file, or had undone our edit.
+    /// The file that our part is to be taken from, when it still is a text file; else as it was chosen: the file behind somebody's
+    /// link, or none because it stays as it is or the file from before is back. It is back as well when somebody deleted the file, or had undone our edit.
     ///
     /// # Errors
     /// When there is a conflict without a choice, or the file cannot be put back.
@@ -86,23 +94,59 @@ impl Original {
         if self.is_undone(&now, host)? {
             return self.put_back(host).map(|()| None);
         }
-        if matches!(now, Present::File(_)) {
+        if text_of(&now).is_some() {
             return Ok(Some(self.clone()));
         }
         match host.choices.of(&self.path, &now) {
             Some(Keep::Theirs) => {
                 files::forget_temporary(&self.path);
-                match fs::metadata(&self.path) {
-                    Ok(target) if target.is_file() => Self::capture(&self.path, host).map(Some),
-                    _ => Ok(None),
-                }
+                Self::behind(&self.path, host)
             }
             Some(Keep::Ours) => {
                 put_aside(&self.path, &now, host)?;
-                self.put_back(host).map(|()| None)
+                self.state.restore(&self.path, host).map(|()| None)
             }
             None => bail!(undecided(&self.path)),
         }
+    }
+
+    /// The text file that `path` leads to; none, with a note, when it is a file that is not ours to edit.
+    fn behind(path: &Path, host: &Host<'_>) -> Result<Option<Self>> {
+        let Some(real) = fs::canonicalize(path).ok().filter(|real| real.is_file()) else { return Ok(None) };
+        if real.starts_with("/nix") || text_of(&Present::at(&real)?).is_none() {
+            host.observer.note(&format!(
+                "{} stays as it is: it is made by a configuration, or no text in UTF-8; look whether lines of nix-unroot are in it",
+                show(&real)
+            ));
+            return Ok(None);
+        }
+        Self::capture(&real, host).map(Some)
+    }
+
+    /// Takes our part also out of the file that the path leads to by now, when that is another one than was edited: `sed -i` makes a
+    /// file of a link, with all that was behind it. `without` is a text without our part.
+    ///
+    /// # Errors
+    /// When that file cannot be read or written.
+    pub fn follow(&self, host: &Host<'_>, without: impl Fn(&str) -> Result<String>) -> Result<()> {
+        let Some(through) = &self.through else { return Ok(()) };
+        let real = |path: &Path| fs::canonicalize(path).ok();
+        if real(through) == real(&self.path) {
+            return Ok(());
+        }
+        let Some(file) = Self::behind(through, host)? else { return Ok(()) };
+        let text = file.read()?;
+        let rest = without(&text)?;
+        if rest == text {
+            return Ok(());
+        }
+        host.observer.note(&format!(
+            "{} does not lead to {} any more: what was done there is undone in {}, too",
+            show(through),
+            show(&self.path),
+            show(file.path())
+        ));
+        file.write(&rest)
     }
 
     /// Whether nothing of our edit is in what is there now: somebody deleted the file, or it is what it was before. A rollback that died
@@ -135,17 +179,18 @@ impl Original {
         read_or_empty(&self.path)
     }
 
-    /// Gives it another text. Owner, mode and extended attributes stay; a new file is root:root 0644.
+    /// Gives it another text. Owner, mode and extended attributes stay as they are now; a new file is root:root 0644.
     pub fn write(&self, text: &str) -> Result<()> {
         self.state.write_instead(&self.path, text)
     }
 
-    /// The very file from before, for who knows that nobody else edited it since.
+    /// The text from before with its time stamp, for who knows that nobody else edited it since. Owner, mode and extended attributes,
+    /// which the edit left alone, stay as they are now.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn put_back(&self, host: &Host<'_>) -> Result<()> {
-        self.state.restore(&self.path, host)
+        self.state.restore_over(&self.path, None, host)
     }
 
     /// Ends the edit: the very file from before when `text`, what is there now without our part, is what it held (so that
@@ -154,12 +199,30 @@ impl Original {
         let held = self.state.read(host)?;
         // An edit closes a last line that had no end.
         if text.as_bytes() == held || text.strip_suffix('\n').is_some_and(|text| text.as_bytes() == held) {
-            return self.state.restore(&self.path, host);
+            return self.put_back(host);
         }
         let path = self.path.display();
         host.observer.note(&format!("{path} was edited since; that edit stays, only our part is removed"));
         self.write(text)
     }
+}
+
+fn text_of(now: &Present) -> Option<&str> {
+    match now {
+        Present::File(bytes) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    }
+}
+
+/// `text` without the lines that are ours; every other byte stays, and so do as many of these as `held` had, the first ones.
+pub fn without_added(text: &str, held: &str, is_ours: impl Fn(&str) -> bool) -> String {
+    let mut had = held.split_inclusive('\n').filter(|line| is_ours(line)).count();
+    let stays = |line: &&str| {
+        let is_theirs = !is_ours(line) || had > 0;
+        had -= usize::from(is_theirs && is_ours(line));
+        is_theirs
+    };
+    text.split_inclusive('\n').filter(stays).collect()
 }
 
 /// The text of `path`; empty when there is no such file.
@@ -237,6 +300,27 @@ mod tests {
         original.restore("a\n", &host).unwrap();
         assert_eq!(FileState::capture(&target, &host).unwrap(), before);
         assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn a_file_that_somebody_made_secret_stays_secret() {
+        for (now, after) in [("a\nours\n", "a\n"), ("a\nours\ntoken\n", "a\ntoken\n"), ("a\n", "a\n")] {
+            let dir = tempfile::tempdir().unwrap();
+            let (host, path) = (host(dir.path()), dir.path().join("file"));
+            fs::write(&path, "a\n").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            let original = Original::capture(&path, &host).unwrap();
+            original.write("a\nours\n").unwrap();
+            fs::write(&path, now).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+            for _ in 0..2 {
+                if let Some(file) = original.to_undo(&host).unwrap() {
+                    file.restore(&file.read().unwrap().replace("ours\n", ""), &host).unwrap();
+                }
+                assert_eq!(fs::read_to_string(&path).unwrap(), after);
+                assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640, "{now:?}");
+            }
+        }
     }
 
     #[test]

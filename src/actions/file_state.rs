@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use xattr::FileExt;
 
-use super::Host;
+use super::{Host, show};
+use crate::system::access_list::ACCESS_LIST;
 use crate::system::files::{self, Ownership};
 
 /// Texts up to this size stand in the journal itself; larger and binary contents are copied beside it.
@@ -112,10 +113,49 @@ impl FileState {
                 lchown(path, Some(*uid), Some(*gid)).with_context(context)
             }
             Self::File { content, modified, .. } => {
-                self.replace(path, &content.load(host)?).with_context(context)?;
+                replace(path, &content.load(host)?, self.access()).with_context(context)?;
                 set_modified(path, *modified).with_context(context)
             }
         }
+    }
+
+    /// As [`Self::restore`], where a step wrote a file over it: of owner, group and permissions only what is still as the step left it
+    /// goes back. The rest is somebody else's, stays, and is told. `ours` is what the step gave the file; without it, what the file had.
+    ///
+    /// # Errors
+    /// As [`Self::restore`], and when what is there now cannot be looked at.
+    pub fn restore_over(&self, path: &Path, ours: Option<Ownership>, host: &Host<'_>) -> Result<()> {
+        let now = Access::at(path).with_context(|| format!("cannot look at {}", path.display()))?;
+        let (Some(was), Some(now)) = (self.access(), now) else { return self.restore(path, host) };
+        let after = now.given_back(&was, ours);
+        if after != was {
+            let list = |access: &Access| if access.list().is_some() { " with an access list" } else { "" };
+            let words = |access: &Access| {
+                let Ownership { uid, gid, mode } = access.ownership;
+                format!("{uid}:{gid} {mode:04o}{}", list(access))
+            };
+            host.observer.note(&format!(
+                "somebody changed owner, mode or attributes of {} since; that stays: {} (it was {})",
+                show(path),
+                words(&after),
+                words(&was)
+            ));
+        }
+        self.with(after).restore(path, host)
+    }
+
+    /// What stood there may be used by whom; none where no file did.
+    fn access(&self) -> Option<Access> {
+        let Self::File { uid, gid, mode, attributes, .. } = self else { return None };
+        let ownership = Ownership { uid: *uid, gid: *gid, mode: *mode };
+        Some(Access { ownership, attributes: attributes.clone() })
+    }
+
+    /// The same file for other people.
+    fn with(&self, access: Access) -> Self {
+        let Self::File { content, modified, .. } = self else { return self.clone() };
+        let Access { ownership: Ownership { uid, gid, mode }, attributes } = access;
+        Self::File { content: content.clone(), modified: *modified, uid, gid, mode, attributes }
     }
 
     /// Whether it is what stands at `path` now, to the time stamp.
@@ -139,12 +179,14 @@ impl FileState {
         })
     }
 
-    /// Writes another text to `path`, with owner, mode and attributes of what stood there; root:root 0644 where nothing did.
+    /// Writes another text to `path`. Owner, mode and attributes are those of the file that is there now: somebody may have made it
+    /// secret. Where there is none, they are those of what stood there, or root:root 0644.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn write_instead(&self, path: &Path, text: &str) -> Result<()> {
-        self.replace(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+        let write = || replace(path, text.as_bytes(), Access::at(path)?.or_else(|| self.access()));
+        write().with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// The bytes of what stood there; none where nothing did.
@@ -157,16 +199,56 @@ impl FileState {
             Self::Absent | Self::Symlink { .. } => Ok(Vec::new()),
         }
     }
+}
 
-    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let Self::File { uid, gid, mode, attributes, .. } = self else {
-            return files::replace(path, bytes, Ownership::root(0o644));
-        };
-        let ownership = Ownership { uid: *uid, gid: *gid, mode: *mode };
-        files::replace_with(path, bytes, ownership, |file| {
-            attributes.iter().try_for_each(|(name, value)| file.set_xattr(name, &unhex(value)?))
-        })
+/// Who may do what with a file, and what else stands beside its bytes and time stamp.
+#[derive(Clone, PartialEq, Eq)]
+struct Access {
+    ownership: Ownership,
+    attributes: Vec<(String, String)>,
+}
+
+impl Access {
+    /// Of the file that is at `path` now; none when there is no regular file.
+    fn at(path: &Path) -> io::Result<Option<Self>> {
+        match fs::symlink_metadata(path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Ok(metadata) if !metadata.is_file() => Ok(None),
+            other => Ok(Some(Self { ownership: Ownership::of(&other?), attributes: attributes(path)? })),
+        }
     }
+
+    fn list(&self) -> Option<&(String, String)> {
+        self.attributes.iter().find(|(name, _)| name == ACCESS_LIST)
+    }
+
+    /// What it becomes so that nobody else's change is lost. A step that gave the file nothing of its own left it as it `was`: whatever
+    /// is otherwise now, somebody else did.
+    fn given_back(self, was: &Self, ours: Option<Ownership>) -> Self {
+        let Some(ours) = ours else { return self };
+        let back = |now, ours, was| if now == ours { was } else { now };
+        let (now, then) = (self.ownership, was.ownership);
+        // The group's bits of a mode mean something else where there is a list: both stay or both go.
+        let permissions = if self.list().is_none() && now.mode == ours.mode { was } else { &self };
+        let others = was.attributes.iter().filter(|(name, _)| name != ACCESS_LIST);
+        let mut attributes: Vec<_> = others.chain(permissions.list()).cloned().collect();
+        attributes.sort();
+        let ownership = Ownership {
+            uid: back(now.uid, ours.uid, then.uid),
+            gid: back(now.gid, ours.gid, then.gid),
+            mode: permissions.ownership.mode,
+        };
+        Self { ownership, attributes }
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8], access: Option<Access>) -> io::Result<()> {
+    let Some(Access { ownership, attributes }) = access else {
+        return files::replace(path, bytes, Ownership::root(0o644));
+    };
+    files::replace_with(path, bytes, ownership, |file| {
+        attributes.iter().try_for_each(|(name, value)| file.set_xattr(name, &unhex(value)?))
+    })
 }
 
 impl Content {
@@ -233,6 +315,9 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(target_os = "linux")]
+    use std::os::unix::fs::PermissionsExt;
+
     use super::super::test_host::host;
     use super::*;
 
@@ -276,6 +361,77 @@ mod tests {
         let error = format!("{:#}", before.restore(&path, &host).unwrap_err());
         assert!(error.contains("damaged"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"\xff\xfe");
+    }
+
+    /// What `setfacl -m u:7:r` makes of a file, or with `-d` of a directory, with the mode 0640.
+    #[cfg(target_os = "linux")]
+    const LIST: &str =
+        "0200000001000600ffffffff020004000700000004000400ffffffff10000400ffffffff20000000ffffffff";
+
+    #[cfg(target_os = "linux")]
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_comes_back_has_no_list_of_its_directory() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (host, path) = (host(dir.path()), dir.path().join("file"));
+        for listed in [false, true] {
+            fs::write(&path, "a").unwrap();
+            set_mode(&path, 0o640);
+            if listed {
+                xattr::set(&path, ACCESS_LIST, &unhex(LIST).unwrap()).unwrap();
+            }
+            let before = FileState::capture(&path, &host).unwrap();
+            xattr::set(dir.path(), "system.posix_acl_default", &unhex(&LIST.replace("07", "08")).unwrap())
+                .unwrap();
+            before.write_instead(&path, "b").unwrap();
+            assert_eq!(xattr::get(&path, ACCESS_LIST).unwrap().is_some(), listed);
+            fs::remove_file(&path).unwrap();
+            before.restore(&path, &host).unwrap();
+            assert_eq!(FileState::capture(&path, &host).unwrap(), before);
+            fs::remove_file(&path).unwrap();
+            xattr::remove(dir.path(), "system.posix_acl_default").unwrap();
+        }
+    }
+
+    /// What a file had, what a step gave it, what somebody made of that, and what comes back; a mode, and whether there is a list.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn only_what_a_step_changed_goes_back() {
+        let rows: [(u32, Option<u32>, u32, bool, u32); 6] = [
+            (0o600, Some(0o644), 0o644, false, 0o600),
+            (0o600, Some(0o644), 0o604, false, 0o604),
+            (0o600, Some(0o644), 0o644, true, 0o640),
+            (0o644, None, 0o644, false, 0o644),
+            (0o644, None, 0o640, false, 0o640),
+            (0o644, None, 0o640, true, 0o640),
+        ];
+        for (was, ours, now, listed, after) in rows {
+            let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+            let (host, path) = (host(dir.path()), dir.path().join("file"));
+            fs::write(&path, "a").unwrap();
+            set_mode(&path, was);
+            xattr::set(&path, "user.note", b"kept").unwrap();
+            set_modified(&path, (1_000_000_000, 0)).unwrap();
+            let before = FileState::capture(&path, &host).unwrap();
+            let ours = ours.map(|mode| Ownership { mode, ..Ownership::of(&fs::metadata(&path).unwrap()) });
+            fs::write(&path, "ours").unwrap();
+            set_mode(&path, now);
+            if listed {
+                xattr::set(&path, ACCESS_LIST, &unhex(LIST).unwrap()).unwrap();
+            }
+            for _ in 0..2 {
+                before.restore_over(&path, ours, &host).unwrap();
+                let metadata = fs::metadata(&path).unwrap();
+                assert_eq!((metadata.mode() & 0o7777, metadata.mtime()), (after, 1_000_000_000));
+                assert_eq!(xattr::get(&path, ACCESS_LIST).unwrap().is_some(), listed);
+                assert_eq!(xattr::get(&path, "user.note").unwrap().unwrap(), b"kept");
+                assert_eq!(fs::read(&path).unwrap(), b"a");
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::conflict::{Scan, Wrote, ensure_untouched, sha256, undo_placed};
+use super::conflict::{Scan, Wrote, ensure_untouched, sha256, undo_owned};
 use super::drift::{self, Aspect, Drift, Repair};
 use super::file_state::FileState;
 use super::{Act, Host, show};
@@ -79,7 +79,7 @@ impl Act for InstallProgram {
     }
 
     fn undo(&self, host: &Host<'_>, before: &Before) -> Result<()> {
-        undo_placed(&self.path, &before.state, &before.wrote(), host)
+        undo_owned(&self.path, &before.state, &before.wrote(), Ownership::root(0o755), host)
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Before) -> Result<()> {

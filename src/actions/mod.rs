@@ -7,6 +7,7 @@
 //!   must lead to the same end from wherever they stopped.
 //! - `undo` gives back what was captured, and is right also when `apply` never began.
 
+mod account;
 mod account_debris;
 mod acl_entry;
 mod add_line;

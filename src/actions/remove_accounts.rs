@@ -100,10 +100,11 @@ impl Act for RemoveAccounts {
         let _lock = self.lock()?;
         for (name, original) in before.iter().rev() {
             let (owner, lists) = kind(name);
+            let with = |text: &str| Ok(self.with(text, &original.held(host)?, owner, lists));
             if let Some(file) = original.to_undo(host)? {
-                let held = original.held(host)?;
-                file.restore(&self.with(&file.read()?, &held, owner, lists), host)?;
+                file.restore(&with(&file.read()?)?, host)?;
             }
+            original.follow(host, with)?;
         }
         Ok(())
     }

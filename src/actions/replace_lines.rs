@@ -70,11 +70,15 @@ impl Act for ReplaceLines {
     }
 
     fn undo(&self, host: &Host<'_>, before: &Original) -> Result<()> {
-        let Some(file) = before.to_undo(host)? else { return Ok(()) };
-        if file.read()? == self.swapped(&before.held(host)?, false) {
-            return before.put_back(host);
+        if let Some(file) = before.to_undo(host)? {
+            let text = file.read()?;
+            if file.path() == before.path() && text == self.swapped(&before.held(host)?, false) {
+                before.put_back(host)?;
+            } else {
+                file.restore(&self.swapped(&text, true), host)?;
+            }
         }
-        file.restore(&self.swapped(&file.read()?, true), host)
+        before.follow(host, |text| Ok(self.swapped(text, true)))
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conflict::Scan;
 use super::drift::{Aspect, Drift, Repair};
-use super::edit::{AccountLock, Original, read_or_empty};
+use super::edit::{AccountLock, Original, read_or_empty, without_added};
 use super::{Act, Host, show};
 use crate::types::{SubidRange, parse_subid_file};
 
@@ -31,10 +31,10 @@ impl SubidLine {
         format!("{}:{}:{}\n", self.user, self.start, self.count)
     }
 
-    /// `text` without our line; every other byte stays.
-    fn without(&self, text: &str) -> String {
+    /// `text` without our line.
+    fn without(&self, text: &str, held: &str) -> String {
         let line = self.line();
-        text.split_inclusive('\n').filter(|other| other.trim_end() != line.trim_end()).collect()
+        without_added(text, held, |other| other.trim_end() == line.trim_end())
     }
 }
 
@@ -75,10 +75,11 @@ impl Act for SubidLine {
 
     fn undo(&self, host: &Host<'_>, before: &Original) -> Result<()> {
         let _lock = AccountLock::take()?;
-        match before.to_undo(host)? {
-            Some(file) => file.restore(&self.without(&file.read()?), host),
-            None => Ok(()),
+        let without = |text: &str| Ok(self.without(text, &before.held(host)?));
+        if let Some(file) = before.to_undo(host)? {
+            file.restore(&without(&file.read()?)?, host)?;
         }
+        before.follow(host, without)
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Original) -> Result<()> {
@@ -124,6 +125,20 @@ mod tests {
             let _ = std::fs::remove_file(&action.path);
             action.undo(&host, &before).unwrap();
             assert_eq!(action.capture(&host).unwrap(), before, "deleted: {held:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_line_of_somebody_else_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, action) = (host(dir.path()), line(dir.path()));
+        std::fs::write(&action.path, "nix:100:10 \nalice:1:2\n").unwrap();
+        let before = action.capture(&host).unwrap();
+        std::fs::write(&action.path, "nix:100:10 \nalice:1:2\nbob:3:4\nnix:100:10\n").unwrap();
+        for _ in 0..2 {
+            action.undo(&host, &before).unwrap();
+            let left = read_or_empty(&action.path).unwrap();
+            assert_eq!(left, "nix:100:10 \nalice:1:2\nbob:3:4\n");
         }
     }
 

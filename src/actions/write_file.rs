@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::conflict::{Scan, Wrote, ensure_untouched, undo_placed};
+use super::conflict::{Scan, Wrote, ensure_untouched, undo_owned};
 use super::create_directory::octal;
 use super::drift::{self, Aspect, Drift};
 use super::file_state::FileState;
@@ -65,7 +65,7 @@ impl Act for WriteFile {
     }
 
     fn undo(&self, host: &Host<'_>, before: &FileState) -> Result<()> {
-        undo_placed(&self.path, before, &self.wrote(), host)
+        undo_owned(&self.path, before, &self.wrote(), Ownership::root(octal(&self.mode)?), host)
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &FileState) -> Result<()> {

@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
+use xattr::FileExt;
+
+use super::access_list::ACCESS_LIST;
 use super::{checkpoint, kernel};
 
 /// Owner, group and permission bits of a new file.
@@ -39,7 +42,7 @@ pub fn replace(path: &Path, bytes: &[u8], ownership: Ownership) -> io::Result<()
     replace_with(path, bytes, ownership, |_| Ok(()))
 }
 
-/// As [`replace`]; `finish` does the rest to the new file before it takes its place.
+/// As [`replace`]; `finish` does the rest to the new file before its mode opens it to others and it takes its place.
 ///
 /// # Errors
 /// As [`replace`], and what `finish` returns.
@@ -53,8 +56,12 @@ pub fn replace_with(
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
         file.write_all(bytes)?;
         std::os::unix::fs::fchown(&file, Some(ownership.uid), Some(ownership.gid))?;
-        file.set_permissions(Permissions::from_mode(ownership.mode))?;
+        // The directory's default list would let in whom the mode does not name.
+        if file.get_xattr(ACCESS_LIST).is_ok_and(|list| list.is_some()) {
+            file.remove_xattr(ACCESS_LIST)?;
+        }
         finish(&file)?;
+        file.set_permissions(Permissions::from_mode(ownership.mode))?;
         checkpoint::inside("file-written");
         file.sync_all()
     })
@@ -181,6 +188,8 @@ fn parent(path: &Path) -> io::Result<&Path> {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(target_os = "linux")]
+    use super::super::access_list::AccessList;
     use super::*;
 
     fn mine(mode: u32) -> Ownership {
@@ -201,6 +210,20 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_new_file_has_nothing_of_its_directorys_default_list() {
+        // A file system with lists: /tmp may be one without.
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = dir.path().join("file");
+        let mut list = AccessList::of_mode(0o750);
+        list.allow_group(55, 0o5);
+        xattr::set(dir.path(), "system.posix_acl_default", &list.to_bytes()).unwrap();
+        replace(&path, b"one", mine(0o640)).unwrap();
+        assert_eq!(xattr::get(&path, ACCESS_LIST).unwrap(), None);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use choices::{Choice, Choices};
-pub(super) use placed::{ensure_untouched, put_aside, undecided, undo_placed};
+pub(super) use placed::{ensure_untouched, put_aside, undecided, undo_owned, undo_placed};
 pub(super) use present::{Present, Wrote, sha256};
 
 use super::Host;

@@ -13,14 +13,39 @@ use super::{Keep, Present, Wrote};
 use crate::system::files::{self, Ownership};
 use crate::system::{checkpoint, kernel, trees};
 
-/// Gives `path` back what stood there, unless somebody else changed it since: then as it was chosen.
+/// Gives `path` back what stood there, unless somebody else changed it since: then as it was chosen. What the step wrote had the owner and
+/// mode of what stood there.
 ///
 /// # Errors
 /// When there is a conflict without a choice; then nothing was changed.
 pub fn undo_placed(path: &Path, before: &FileState, wrote: &Wrote, host: &Host<'_>) -> Result<()> {
+    undo(path, before, wrote, None, host)
+}
+
+/// As [`undo_placed`], of a step that gave the file an owner and mode of its own.
+///
+/// # Errors
+/// As there.
+pub fn undo_owned(
+    path: &Path,
+    before: &FileState,
+    wrote: &Wrote,
+    ours: Ownership,
+    host: &Host<'_>,
+) -> Result<()> {
+    undo(path, before, wrote, Some(ours), host)
+}
+
+fn undo(
+    path: &Path,
+    before: &FileState,
+    wrote: &Wrote,
+    ours: Option<Ownership>,
+    host: &Host<'_>,
+) -> Result<()> {
     let now = Present::at(path)?;
     if now == Present::Absent || wrote.is(&now) || now == Present::of(before, host)? {
-        return before.restore(path, host);
+        return before.restore_over(path, ours, host);
     }
     match host.choices.of(path, &now) {
         Some(Keep::Theirs) => {
