@@ -92,6 +92,56 @@ fn edits_are_merged(layout: Layout) -> Result<()> {
     assert_differs_only_in(&before, &machine, &named, "after edits and a rollback")
 }
 
+/// More that happens to a file which a migration edited: what is done before it and after it, what is said, what must hold then, what
+/// makes the machine as it was before, and what differs until then.
+type Fate = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static [&'static str]);
+const FATES: [Fate; 4] = [
+    (
+        "true",
+        "echo 'access-tokens = secret' >>/etc/nix/nix.conf; chmod 0640 /etc/nix/nix.conf; chgrp alice /etc/nix/nix.conf",
+        "/etc/nix/nix.conf was edited since",
+        "test \"$(stat -c '%a %G' /etc/nix/nix.conf)\" = '640 alice'; grep -q secret /etc/nix/nix.conf; ! grep nix-unroot /etc/nix/nix.conf",
+        "cp -p /root/nix.conf /etc/nix/nix.conf",
+        &["/etc/nix/nix.conf"],
+    ),
+    (
+        "true",
+        "chmod 0600 /etc/nix/nix.conf",
+        "/etc/nix/nix.conf",
+        "test $(stat -c %a /etc/nix/nix.conf) = 600",
+        "chmod 0644 /etc/nix/nix.conf",
+        &["/etc/nix/nix.conf"],
+    ),
+    ("true", "rm /etc/nix/nix.conf /etc/subgid", "done: everything is as it was before", "true", "true", &[]),
+    (
+        "mv /etc/nix/nix.conf /srv/conf; ln -s /srv/conf /etc/nix/nix.conf",
+        "sed -i '1i # An administrator was here.' /etc/nix/nix.conf",
+        "/etc/nix/nix.conf",
+        "! grep nix-unroot /etc/nix/nix.conf /srv/conf; test -f /etc/nix/nix.conf; head -1 /etc/nix/nix.conf | grep administrator",
+        "rm /srv/conf; cp -p /root/nix.conf /etc/nix/nix.conf",
+        &["/etc/nix/nix.conf", "/srv/conf"],
+    ),
+];
+
+/// Its owner, its mode, that it is gone, and that it is another file by now.
+#[test]
+fn a_file_that_was_edited_may_have_any_fate() -> Result<()> {
+    let (machine, _) = ready(Layout::Debian, "fates")?;
+    machine.root("cp -p /etc/nix/nix.conf /root/nix.conf")?;
+    let first = manifest(&machine)?;
+    for (before, since, said, holds, undo, named) in FATES {
+        machine.root(before)?;
+        migrate(&machine)?;
+        machine.root(since)?;
+        rolled_back_with_notes(&machine, &[said])?;
+        machine.root(holds).with_context(|| format!("after {since:?} and a rollback"))?;
+        assert_differs_only_in(&first, &machine, named, since)?;
+        machine.root(undo)?;
+        first.assert_same(&manifest(&machine)?, &format!("but for what {since:?} made"))?;
+    }
+    Ok(())
+}
+
 /// What cannot be decided: what is done to the machine, the path, and what is told of it.
 const CONFLICTS: [(&str, &str, &str); 8] = [
     (
