@@ -3,14 +3,12 @@
 //! Before a tool makes one, an empty file in the run's backups says that it is about to; afterwards the file holds the number. So an account
 //! of somebody else's is told from ours also where the run was killed before, in or after the tool.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use super::conflict::{Conflict, Keep, Present, Version, put_aside, undecided};
-use super::edit::read_or_empty;
+use super::edit::{bytes_or_none, read_or_empty};
 use super::{Host, gid_of, uid_of};
 use crate::system::files::{self, Ownership};
 
@@ -99,7 +97,10 @@ impl Account<'_> {
     /// As said.
     pub fn ensure_ours(&self, host: &Host<'_>, looks_ours: impl Fn(&[&str]) -> bool) -> Result<()> {
         match self.of_somebody_else(host, looks_ours)? {
-            Some((conflict, _)) => bail!("{}: remove it, and try again", conflict.reason),
+            Some((conflict, _)) => bail!(
+                "{}: rename or remove that one, and try again, or nix-unroot rollback --keep theirs leaves it",
+                conflict.reason
+            ),
             None => Ok(()),
         }
     }
@@ -171,13 +172,7 @@ impl Account<'_> {
 /// # Errors
 /// When it cannot be read.
 pub fn read_accounts(path: &Path) -> Result<String> {
-    match fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        other => {
-            let bytes = other.with_context(|| format!("cannot read {}", path.display()))?;
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        }
-    }
+    Ok(String::from_utf8_lossy(&bytes_or_none(path)?).into_owned())
 }
 
 #[cfg(test)]

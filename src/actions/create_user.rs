@@ -11,9 +11,9 @@ use super::account::{Account, Kind};
 use super::conflict::{Present, Scan, put_aside};
 use super::drain::end_all_of;
 use super::drift::{Aspect, Drift, Repair};
-use super::edit::{AccountLock, read_or_empty};
+use super::edit::{AccountLock, bytes_or_none};
 use super::file_state::FileState;
-use super::{Act, Action, Host, account_debris, gid_of};
+use super::{Act, Action, Host, account_debris, gid_of, show};
 use crate::system::command;
 
 /// The files that userdel edits besides the accounts.
@@ -165,7 +165,8 @@ impl CreateUser {
     fn keep_lines_of_others(&self, path: &Path, before: &FileState, host: &Host<'_>) -> Result<()> {
         let held = String::from_utf8_lossy(&before.read(host)?).into_owned();
         let of_user = |line: &&str| line.split(':').next() == Some(&self.name);
-        let now = read_or_empty(path)?;
+        let bytes = bytes_or_none(path)?;
+        let now = String::from_utf8_lossy(&bytes);
         if now.lines().filter(of_user).all(|line| held.lines().any(|other| other == line)) {
             return Ok(());
         }
@@ -174,7 +175,7 @@ impl CreateUser {
             path.display(),
             self.name
         ));
-        put_aside(path, &Present::File(now.into_bytes()), host)
+        put_aside(path, &Present::File(bytes), host)
     }
 
     /// Gives back the user's lines that a subid file held before there was a user.
@@ -183,7 +184,8 @@ impl CreateUser {
         let held = String::from_utf8_lossy(&held);
         let _lock = AccountLock::take()?;
         let is_ours = |line: &&str| line.split(':').next() == Some(&self.name);
-        let now = read_or_empty(path)?;
+        let bytes = bytes_or_none(path)?;
+        let now = String::from_utf8_lossy(&bytes);
         if now == held && !held.is_empty() {
             // A rollback that died before the time stamp leaves it so.
             return before.restore_over(path, None, host);
@@ -191,6 +193,13 @@ impl CreateUser {
         let gone: Vec<_> =
             held.lines().filter(is_ours).filter(|line| !now.lines().any(|other| other == *line)).collect();
         if gone.is_empty() {
+            return Ok(());
+        }
+        if std::str::from_utf8(&bytes).is_err() {
+            let (path, gone) = (show(path), gone.join(", "));
+            host.observer.note(&format!(
+                "{path} is no text in UTF-8 any more: what it held before does not come back into it: {gone}"
+            ));
             return Ok(());
         }
         let rest: Vec<_> = held.lines().filter(|line| !is_ours(line)).collect();

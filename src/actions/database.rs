@@ -18,8 +18,12 @@ use crate::system::{command, files, kernel, watched};
 
 /// How long another process may hold the database before we give up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a check may take: minutes for a large database, without end for one that its owner made so.
+/// How long a check may take, whatever the size: minutes for a large database, without end for one that its owner made so.
 const CHECK_TIME: Duration = Duration::from_secs(30 * 60);
+/// As much more for each GiB, since a cold disk may be asked for every row by itself; up to [`LONGEST_CHECK`], as a size may be a lie, too.
+const CHECK_TIME_OF_A_GIB: Duration = Duration::from_secs(10 * 60);
+/// The longest time for a check.
+const LONGEST_CHECK: Duration = Duration::from_secs(3 * 60 * 60);
 
 /// What SQLite adds to the name of a database for the files of its write-ahead log.
 const LOG: [&str; 2] = ["-wal", "-shm"];
@@ -118,8 +122,11 @@ impl HandOverDatabase {
     fn check_as_owner(&self, host: &Host<'_>) -> Result<()> {
         let mut child =
             command::own_child("internal-check-database", uid_of(&self.user)?, gid_of(&self.group)?);
-        watched::answer(child.arg(&self.path), Vec::new(), host.limits(CHECK_TIME))
-            .with_context(|| format!("{} cannot use {}", self.user, show(&self.path)))?;
+        let time = check_time(fs::symlink_metadata(&self.path).map_or(0, |database| database.len()));
+        watched::answer(child.arg(&self.path), Vec::new(), host.limits(time)).with_context(|| {
+            let minutes = time.as_secs() / 60;
+            format!("{} cannot use {} (its check may take {minutes} minutes)", self.user, show(&self.path))
+        })?;
         Ok(())
     }
 }
@@ -168,8 +175,13 @@ impl Act for HandOverDatabase {
 /// # Errors
 /// When the database cannot be opened for writing, or is damaged.
 pub fn child_main(path: &Path) -> Result<()> {
-    watched::confine(CHECK_TIME, true).context("cannot limit the child that checks the database")?;
+    watched::confine(LONGEST_CHECK, true).context("cannot limit the child that checks the database")?;
     check(path)
+}
+
+fn check_time(bytes: u64) -> Duration {
+    let gib = u32::try_from(bytes >> 30).unwrap_or(u32::MAX);
+    CHECK_TIME_OF_A_GIB.saturating_mul(gib).saturating_add(CHECK_TIME).min(LONGEST_CHECK)
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
@@ -313,6 +325,13 @@ mod tests {
         let database = open(&database(dir.path())).unwrap();
         let trusted: i64 = database.query_row("PRAGMA trusted_schema", [], |row| row.get(0)).unwrap();
         assert_eq!(trusted, 0);
+    }
+
+    #[test]
+    fn a_larger_database_gets_more_time_and_none_all_of_it() {
+        for (bytes, minutes) in [(0, 30), (5 << 30, 80), (u64::MAX, 180)] {
+            assert_eq!(check_time(bytes).as_secs() / 60, minutes);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Host;
-use super::edit::read_or_empty;
+use super::account::read_accounts;
 use crate::facts;
 use crate::remains::open_below;
 use crate::system::pause::Pause;
@@ -153,7 +153,7 @@ pub fn end_all_of(host: &Host<'_>, uid: u32) -> Result<()> {
 /// # Errors
 /// When some do not end, or the file cannot be read.
 pub fn end_daemons(host: &Host<'_>, user: &str, uid: u32, subuid: &Path) -> Result<()> {
-    let text = read_or_empty(subuid)?;
+    let text = read_accounts(subuid)?;
     let number = uid.to_string();
     let ours =
         parse_subid_file(&text).into_iter().filter(|entry| entry.owner == user || entry.owner == number);

@@ -227,9 +227,14 @@ pub fn without_added(text: &str, held: &str, is_ours: impl Fn(&str) -> bool) -> 
 
 /// The text of `path`; empty when there is no such file.
 pub fn read_or_empty(path: &Path) -> Result<String> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        other => other.with_context(|| format!("cannot read {}", path.display())),
+    String::from_utf8(bytes_or_none(path)?).with_context(|| format!("cannot read {}", show(path)))
+}
+
+/// What `path` holds; nothing when there is no such file.
+pub fn bytes_or_none(path: &Path) -> Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.with_context(|| format!("cannot read {}", show(path))),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A file that was opened for writing can be written to whoever owns it afterwards. When a store was a person's, any of that
 //! person's processes may hold such a file. Files are told by their owner, not by their path, which means nothing for a
-//! process in a mount namespace of its own: the new owner is a user of its own, who owns nothing else.
+//! process in a mount namespace of its own: the new owner is a user of its own, who owns nothing else. In a container the same number is
+//! somebody else, so the machine's own containers are passed over.
 //!
 //! What cannot be seen here: a descriptor that is on its way in a socket's queue (`SCM_RIGHTS`, unix(7)).
 
@@ -74,7 +75,7 @@ pub fn wait_for_none(host: &Host<'_>, owner: u32, name: &str) -> Result<()> {
         let Some((process, file)) = first_writer(owner) else { return Ok(()) };
         if start.elapsed() >= GRACE {
             bail!(
-                "process {} of uid {} ({}) can still write to {}, which belongs to {}: end it, and try again",
+                "process {} of uid {} ({}) can still write to {}, which belongs to {}: end it, and try again (nix-unroot rollback, when something is undone)",
                 process.pid,
                 process.uid,
                 process.shown(),
@@ -88,10 +89,20 @@ pub fn wait_for_none(host: &Host<'_>, owner: u32, name: &str) -> Result<()> {
 
 /// A process that can write to a file of `owner`, and what it calls the file.
 fn first_writer(owner: u32) -> Option<(RawProcess, PathBuf)> {
-    running_processes().into_iter().find_map(|process| {
-        let found = open_file(process.pid, owner).or_else(|| mapped_file(process.pid, owner));
-        found.map(|file| (process, file))
+    let counts = |process: &RawProcess| !process.in_container || process.in_users_container;
+    running_processes().into_iter().filter(counts).find_map(|process| {
+        let found = writes(process.pid, owner)?;
+        Some((process, found))
     })
+}
+
+/// Threads share their memory, but may have descriptors of their own; and the first one may have ended.
+fn writes(pid: i32, owner: u32) -> Option<PathBuf> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let tasks: Vec<i32> = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect();
+    let own = |task: &&i32| **task == pid || !kernel::share_descriptors(pid, **task);
+    let open = || tasks.iter().filter(own).find_map(|task| open_file(*task, owner));
+    open().or_else(|| tasks.iter().find_map(|task| mapped_file(*task, owner)))
 }
 
 /// By its descriptors. A process that ended meanwhile has none.
@@ -159,8 +170,43 @@ mod tests {
 
     /// Whether this process, which `first_writer` leaves out, would be found.
     fn is_found() -> bool {
-        let me = std::process::id().cast_signed();
-        open_file(me, OWNER).or_else(|| mapped_file(me, OWNER)).is_some()
+        writes(std::process::id().cast_signed(), OWNER).is_some()
+    }
+
+    /// A thread that goes on when the first one has ended, and one with descriptors of its own.
+    #[test]
+    fn threads_are_found_by_what_they_have_alone() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "").unwrap();
+        chown(&path, Some(OWNER), None).unwrap();
+        // 60 is exit(2) of the calling thread, 272 is unshare(2), 0x400 CLONE_FILES.
+        let alone = "import ctypes, threading, time, sys
+call = ctypes.CDLL(None).syscall
+def work():
+    if sys.argv[2] == 'unshare': assert call(272, 0x400) == 0
+    file = open(sys.argv[1], 'a'); print('open', flush=True); time.sleep(60)
+threading.Thread(target=work).start()
+if sys.argv[2] == 'exit': call(60, 0)
+time.sleep(60)";
+        for how in ["exit", "unshare"] {
+            let mut python = std::process::Command::new("python3")
+                .args(["-c", alone, path.to_str().unwrap(), how])
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut said = [0; 5];
+            std::io::Read::read_exact(python.stdout.as_mut().unwrap(), &mut said).unwrap();
+            let found = first_writer(OWNER);
+            python.kill().unwrap();
+            python.wait().unwrap();
+            let (process, file) = found.unwrap_or_else(|| panic!("{how}: not found"));
+            assert_eq!((process.pid, file), (python.id().cast_signed(), path.clone()), "{how}");
+        }
+        assert!(first_writer(OWNER).is_none());
     }
 
     #[test]

@@ -99,7 +99,8 @@ impl Reown {
             (&outcome.refused, refused),
             (
                 &outcome.too_long,
-                "have paths too long to be written down; remove what is below the directories named here",
+                "have paths longer than any store path's, which a build must have made: look at them (find DIRECTORY -xdev), and remove what is below \
+                 the directories named here",
             ),
             (&outcome.unsettled, "kept changing; end the processes that change them"),
             (&outcome.open, open),

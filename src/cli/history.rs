@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::Session;
 use super::args::HistoryArgs;
 use super::exit::Exit;
+use super::remove::Intention;
 use crate::daemon::printable;
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState, read_log};
 use crate::platform::paths;
@@ -75,6 +76,11 @@ pub fn history(session: &Session, args: &HistoryArgs) -> Result<Exit> {
         if args.log {
             entry.log.iter().flatten().for_each(|record| session.output.line(&log_line(record)));
         }
+    }
+    if Intention::find()?.is_some() {
+        session.output.line(
+            "a removal of Nix was agreed to and has not ended: nix-unroot resume goes on with it, nix-unroot rollback forgets it",
+        );
     }
     let document = History {
         tool_version: env!("CARGO_PKG_VERSION"),

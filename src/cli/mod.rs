@@ -23,6 +23,7 @@ mod roots;
 mod runs;
 mod schema;
 mod settings;
+mod undo;
 mod uninstall;
 mod verify;
 mod volumes;
@@ -143,14 +144,14 @@ impl Session {
     /// # Errors
     /// When they cannot be watched for.
     fn signals(&self) -> Result<&AtomicBool> {
-        if self.signals.get().is_none() {
-            let flag = Arc::new(AtomicBool::new(false));
-            for signal in [SIGINT, SIGTERM, SIGHUP] {
-                signal_hook::flag::register(signal, Arc::clone(&flag)).context("cannot watch for signals")?;
-            }
-            return Ok(self.signals.get_or_init(|| flag));
+        if let Some(flag) = self.signals.get() {
+            return Ok(flag);
         }
-        Ok(self.signals.get_or_init(Arc::default))
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&flag)).context("cannot watch for signals")?;
+        }
+        Ok(self.signals.get_or_init(|| flag))
     }
 
     /// The plan's options from the settings.

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::Session;
 use super::args::{Status, UninstallArgs};
 use super::exit::Exit;
-use super::recover::{self, Agreed, Which};
 use super::runs::{Ended, Runner};
+use super::undo::{self, Agreed, Which};
 use super::uninstall::Survey;
 use crate::plan::Plan;
 use crate::platform::paths;
@@ -41,7 +41,10 @@ impl Intention {
             read => serde_json::from_slice(&read.with_context(|| format!("cannot read {}", path.display()))?)
                 .map(Some)
                 .with_context(|| {
-                    format!("{} is damaged: remove it, and run nix-unroot uninstall again", path.display())
+                    format!(
+                        "{} is damaged: remove it; nix-unroot uninstall begins anew what it stood for",
+                        path.display()
+                    )
                 }),
         }
     }
@@ -110,8 +113,10 @@ fn under(
         let survey = Survey::under(&runner.journal)?;
         let blocked = survey.blockers(session, args);
         if !blocked.is_empty() {
-            let text = format!("{}{}", so_far(&rolled_back), blocked.join("; "));
-            return Ok(Ended::refused(session, &anyhow!("{text}; then run nix-unroot uninstall again")));
+            let on =
+                rolled_back.as_ref().map_or("nix-unroot uninstall", |_| "nix-unroot resume, which goes on");
+            let text = format!("{}{}; then run {on}", so_far(&rolled_back), blocked.join("; "));
+            return Ok(Ended::refused(session, &anyhow!(text)));
         }
         if survey.first.is_none() {
             let plan = survey.plan(session, args)?;
@@ -129,10 +134,12 @@ fn under(
         }
         Intention { keep_store: args.keep_store, purge_homes: args.purge_homes }.keep()?;
         // An audit's fixes went on top of a migration, so there may be several.
-        let ended = recover::roll_back(session, runner, Which::Current, None, Agreed::Already)?;
+        let ended = undo::roll_back(session, runner, Which::Current, None, Agreed::Already)?;
         if ended.exit != Exit::Done {
             if ended.exit == Exit::Blocked {
-                // Nothing was begun.
+                let text = "nix-unroot rollback --keep theirs (or ours) decides; then run nix-unroot uninstall again";
+                session.output.message(&format!("{}{text}", so_far(&rolled_back)));
+                // That begins anew.
                 Intention::forget()?;
             }
             return Ok(ended);

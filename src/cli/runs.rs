@@ -18,8 +18,8 @@ use crate::journal::{self, Journal, Lock, LockError, Run, RunState};
 use crate::plan::Plan;
 use crate::platform::paths;
 use crate::report::Document;
-use crate::system::own_program;
 use crate::system::package_lock::{PackageLockError, PackageLocks};
+use crate::system::{checkpoint, own_program};
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -169,6 +169,7 @@ impl Runner {
     /// When the run cannot be recorded; then nothing was changed.
     pub fn apply(&mut self, session: &Session, plan: &Plan, keep_partial: bool) -> Result<Ended> {
         let run = engine::begin(&mut self.journal, &backups(), plan)?;
+        checkpoint::reach("run:recorded");
         // Either this is its last run, or somebody does something else now.
         Intention::forget()?;
         session.output.log.belongs_to(Path::new(paths::JOURNAL), run, true);

@@ -104,8 +104,9 @@ pub fn running() -> Vec<RawProcess> {
 
 #[cfg(target_os = "linux")]
 fn raw(process: &sysinfo::Process) -> Option<RawProcess> {
-    // One that has ended, and waits for its parent to look.
-    if process.status() == sysinfo::ProcessStatus::Zombie {
+    // One that has ended, and waits for its parent to look. Its first thread alone may end, too, which looks the same from here.
+    let threads = || std::fs::read_dir(format!("/proc/{}/task", process.pid())).map_or(0, Iterator::count);
+    if process.status() == sysinfo::ProcessStatus::Zombie && threads() <= 1 {
         return None;
     }
     let uid = process.effective_user_id().or_else(|| process.user_id())?;

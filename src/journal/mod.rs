@@ -90,15 +90,16 @@ impl Journal {
         // A reader of a WAL database makes a `-shm` file beside it, unless it is told that nobody writes, or that it
         // must not (https://www.sqlite.org/wal.html, "Read-Only Databases"). The log stays behind when a run is killed.
         let is_there = |suffix: &str| path.with_file_name(format!("journal.sqlite-{suffix}")).exists();
-        let how = match (is_there("wal"), is_there("shm")) {
-            (true, true) => "mode=ro&readonly_shm=1",
-            (true, false) => return Self::open_without_index(path).map(Some),
-            (false, _) => "immutable=1",
+        let read = |how: &str| {
+            let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+            Self::connect(path, format!("file:{escaped}?{how}").as_ref(), flags)
         };
-        let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-        let uri = format!("file:{escaped}?{how}");
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        let journal = Self::connect(path, uri.as_ref(), flags)?;
+        let journal = match (is_there("wal"), is_there("shm")) {
+            (true, true) => read("mode=ro&readonly_shm=1"),
+            (true, false) => Self::open_without_index(path),
+            (false, _) => read("immutable=1"),
+        }?;
         let is_empty = journal.version()? == 0 && copy::all(path).is_ok_and(|copies| copies.is_empty());
         Ok((!is_empty).then_some(journal))
     }

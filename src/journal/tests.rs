@@ -266,6 +266,14 @@ fn the_beginning_of_a_journal_is_no_journal() {
     connection.pragma_update(None, "journal_mode", "WAL").unwrap();
     drop(connection);
     assert!(Journal::open_existing(&path).unwrap().is_none());
+    // With the log of its tables, which a power cut tore, and without its index.
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch("BEGIN; CREATE TABLE t (a);").unwrap();
+    fs::write(path.with_file_name("journal.sqlite-wal"), [7; 99]).unwrap();
+    drop(connection);
+    let _ = fs::remove_file(path.with_file_name("journal.sqlite-shm"));
+    fs::write(path.with_file_name("journal.sqlite-wal"), [7; 99]).unwrap();
+    assert!(Journal::open_existing(&path).unwrap().is_none());
     Journal::open(&path).unwrap();
     assert!(Journal::open_existing(&path).unwrap().is_some());
     // With a copy of a run beside it, it is one that was emptied.

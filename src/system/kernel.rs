@@ -139,6 +139,22 @@ pub fn room(path: &Path) -> Option<Room> {
     })
 }
 
+/// Whether two threads have one table of descriptors, as kcmp(2) tells; false where it cannot.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)] // no library knows it
+pub fn share_descriptors(one: i32, other: i32) -> bool {
+    /// `KCMP_FILES` of `linux/kcmp.h`.
+    const FILES: i32 = 2;
+    // SAFETY: kcmp(2) takes numbers only, and compares.
+    unsafe { nix::libc::syscall(nix::libc::SYS_kcmp, one, other, FILES, 0, 0) == 0 }
+}
+
+/// Whether two threads have one table of descriptors. macOS does not tell.
+#[cfg(not(target_os = "linux"))]
+pub fn share_descriptors(_one: i32, _other: i32) -> bool {
+    false
+}
+
 /// The owner of the file that `path` leads to, as the kernel knows it: a file system that a program serves, and that may never answer, is not
 /// asked. `None` when there is no telling, and for what is no regular file.
 #[cfg(target_os = "linux")]

@@ -68,11 +68,13 @@ fn a_migrated_nix_is_removed(layout: Layout) -> Result<()> {
     let ids = machine.root("id -u nix; id -u nix-root-scan")?;
     // It dies while it rolls the migration back, between that and the removal, and when the removal has just begun.
     killed_at(&machine, "undo:reown-store:recorded", "uninstall --yes --purge-homes")?;
-    for instant in ["run:undone", "run:begin:1:record-copied", "run:begun"] {
+    for instant in ["run:undone", "run:begin:1:record-copied", "run:recorded"] {
         killed_at(&machine, instant, "resume --yes")?;
     }
     product::ok(&machine, "resume --yes")?;
     machine.root("! ls /var/lib/nix-unroot/removal.json")?;
+    let done = product::run(&machine, "resume --yes")?.exits(0)?;
+    ensure!(done.stderr.contains("nothing to do"), "{done}");
     assert_removed(&machine, layout)?;
     for id in ids.lines() {
         let left = machine.root(&format!("find / -xdev -uid {id} | head -3"))?;

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Steps that no journey does: plan, step, where else they are tested.
-const ELSEWHERE: [(&str, &str, &str); 2] = [
+const ELSEWHERE: [(&str, &str, &str); 3] = [
     ("migrate", "write-apparmor-profile", "machines share the kernel's profiles: tests of `namespace`"),
     ("migrate", "load-apparmor-profile", "the same"),
+    ("migrate", "write-start-program", "the installation without an init system takes it over"),
 ];
 
 #[test]
