@@ -252,16 +252,16 @@ impl Matrix<'_> {
     }
 
     fn back(&self, site: &Site, cases: &[Case]) -> Result<usize> {
-        let mut recovery = "rollback";
+        let mut command = format!("rollback {} --yes", site.run);
         for (died, case) in cases.iter().enumerate() {
-            if !self.dies(&site.machine, &site.command(case, recovery), case)? {
+            if !self.dies(&site.machine, &command, case)? {
                 self.assert_before(site)?;
                 return Ok(died);
             }
-            recovery = case.recovery;
+            command = site.command(case, case.recovery);
         }
         if let Some(last) = cases.last() {
-            self.recover(site, last, recovery)?;
+            self.recover(site, last, last.recovery)?;
         }
         self.assert_before(site)?;
         Ok(cases.len())
