@@ -14,10 +14,10 @@ use super::machine::{LockCheck, Survey};
 use super::runs::{Ended, Runner};
 use super::{Session, require_root};
 use crate::audit::{self, Danger, Hit, Subject};
-use crate::daemon::printable;
 use crate::facts::{Machine, Unread};
 use crate::plan::{Options, Plan};
 use crate::report::{Document, Overview, Report, Ways};
+use crate::system::text::printable;
 
 /// The document of `audit --json`: what could still lead from Nix's user, or from builds, to root.
 #[derive(JsonSchema, Serialize)]

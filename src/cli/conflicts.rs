@@ -7,8 +7,8 @@ use super::Session;
 use super::args::Whose;
 use super::log::Event;
 use crate::actions::conflict::{Conflict, Keep};
-use crate::daemon::printable;
 use crate::system::text;
+use crate::system::text::printable;
 
 /// Lines of a diff that are shown.
 const SHOWN: usize = 24;

@@ -11,12 +11,12 @@ use super::exit::Exit;
 use super::runs::{Ended, Runner};
 use super::{Session, require_root, verify};
 use crate::actions::conflict::{Conflict, Keep};
-use crate::daemon::printable;
 use crate::doctor::{self, Cure, Entry, Repairs};
 use crate::engine::Drifted;
 use crate::journal::Run;
 use crate::plan::{Options, Plan};
 use crate::report::Document;
+use crate::system::text::printable;
 use crate::verify::Report;
 
 /// The document of `doctor --json`: what is not any more as the runs in effect left it.

@@ -12,10 +12,10 @@ use super::Session;
 use super::args::HistoryArgs;
 use super::exit::Exit;
 use super::remove::Intention;
-use crate::daemon::printable;
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState, read_log};
 use crate::platform::paths;
 use crate::report::Document;
+use crate::system::text::printable;
 
 /// The document of `history --json`.
 #[derive(JsonSchema, Serialize)]

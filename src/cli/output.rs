@@ -7,13 +7,13 @@ use anyhow::{Context, Result};
 use console::{Style, Term};
 
 use super::log::{Event, Level, Log};
-use crate::daemon::printable;
 use crate::facts::Facts;
 use crate::findings::{Finding, Severity};
 use crate::plan::Plan;
 use crate::report::{self, Document, Overview, Standing};
 use crate::system::command::shell_words;
 use crate::system::text::for_terminal;
+use crate::system::text::printable;
 
 /// Where and how things are printed.
 #[derive(Debug)]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::DaemonError;
 use super::wire::Wire;
-use super::{DaemonError, printable};
+use crate::system::text::printable;
 
 /// What the client says first.
 pub(super) const CLIENT_MAGIC: u64 = 0x6e69_7863;

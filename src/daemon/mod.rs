@@ -19,7 +19,6 @@ mod operations;
 mod scripted;
 mod wire;
 
-pub use crate::system::text::{printable, shown};
 pub use connection::{Connection, Trust};
 pub use derivation::Derivation;
 pub use error::DaemonError;

@@ -4,7 +4,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Connection, DaemonError, Derivation, printable};
+use super::{Connection, DaemonError, Derivation};
+use crate::system::text::printable;
 use crate::types::StorePath;
 
 /// Operation codes.

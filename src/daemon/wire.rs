@@ -130,7 +130,7 @@ impl Wire {
     }
 
     pub(super) fn refused(&self, message: &str) -> DaemonError {
-        DaemonError::Refused { operation: self.operation, message: super::printable(message) }
+        DaemonError::Refused { operation: self.operation, message: crate::system::text::printable(message) }
     }
 
     fn fill(&mut self, mut target: &mut [u8]) -> Result<(), DaemonError> {

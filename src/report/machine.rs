@@ -2,9 +2,9 @@
 
 use std::fmt::Display;
 
-use crate::daemon::printable;
 use crate::facts::macos::Mac;
 use crate::facts::{Facts, Flavour, Init};
+use crate::system::text::printable;
 
 /// A line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]

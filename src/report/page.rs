@@ -7,11 +7,11 @@ use super::drawing::{Drawing, drawings};
 use super::machine::{Row, machine};
 use super::overview::{Overview, Standing};
 use crate::audit::{Danger, Hit};
-use crate::daemon::shown;
 use crate::facts::{Facts, Unread};
 use crate::findings::{Finding, Severity};
 use crate::plan::Plan;
 use crate::system::command::shell_words;
+use crate::system::text::shown;
 
 /// What a page tells.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 
 use super::CheckError;
 use super::id_map::IdMap;
-use crate::daemon::printable;
+use crate::system::text::printable;
 
 /// The most that a report can hold.
 const LARGEST: u64 = 16 << 10;

@@ -7,7 +7,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::CheckError;
-use crate::daemon::{Connection, DaemonError, Trust, printable};
+use crate::daemon::{Connection, DaemonError, Trust};
+use crate::system::text::printable;
 use crate::system::{command, own_program};
 
 /// The hidden subcommand of our own binary that calls [`handshake_child_main`] with the rest of its arguments.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::CheckError;
 use super::id_map::IdMap;
+use crate::system::text::printable;
 
 /// A process as `/proc` shows it to us.
 #[derive(Debug)]
@@ -81,5 +82,5 @@ fn unit_of(pid: i32) -> Option<String> {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let unit = path.split('/').rfind(|part| part.ends_with(".service"))?;
-    Some(crate::daemon::printable(unit))
+    Some(printable(unit))
 }

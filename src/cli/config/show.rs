@@ -11,8 +11,8 @@ use super::{Sources, path_of};
 use crate::cli::Session;
 use crate::cli::args::ConfigArgs;
 use crate::cli::exit::Exit;
-use crate::daemon::printable;
 use crate::report::Document;
+use crate::system::text::printable;
 
 /// The document of `config --json`: the settings that count, and where each comes from.
 #[derive(JsonSchema, Serialize)]
