@@ -18,10 +18,12 @@ fn assert_recovers(
     machine: &Machine,
     before: &Manifest,
     outcome: &Outcome,
+    is_rollback: bool,
     when: &str,
 ) -> Result<&'static str> {
     let how = match outcome.status {
         0 => "done all the same",
+        1 if is_rollback => "not begun",
         1 => "undone",
         3 => "refused",
         4 => "stuck",
@@ -34,12 +36,11 @@ fn assert_recovers(
         );
     }
     // On the way back much is undone before something fails.
-    if let (Some(failed), false) = (outcome.stderr.find(" failed "), outcome.command.starts_with("rollback"))
-    {
+    if let (Some(failed), false) = (outcome.stderr.find(" failed "), is_rollback) {
         let undone = outcome.stderr.find(" undone ").unwrap_or(usize::MAX);
         ensure!(failed < undone, "{when}: something was undone before the error was shown: {outcome}");
     }
-    if matches!(outcome.status, 0 | 4) {
+    if is_rollback || matches!(outcome.status, 0 | 4) {
         product::ok(machine, "rollback --yes").with_context(|| format!("{when}: {outcome}"))?;
     }
     before.assert_same(&manifest(machine)?, &format!("{when}: {outcome}"))?;
@@ -63,7 +64,7 @@ const CALLS: [(&str, &str); 12] = [
 ];
 
 /// How many faults are tried unless `NIX_UNROOT_FAULTS` says otherwise.
-const FAULTS: usize = 6;
+const FAULTS: usize = 24;
 
 /// One call fails, or that one and all of its kind after it, as on a disk that fills up or goes read-only.
 #[test]
@@ -75,23 +76,26 @@ fn any_system_call_may_fail() -> Result<()> {
     };
     let (mut machine, mut before) = fresh()?;
     let names = CALLS.map(|(name, _)| name).join(",");
-    machine
-        .root(&format!("strace -o /run/calls -e trace={names} {PROGRAM} migrate --yes >/dev/null 2>&1"))?;
-    product::ok(&machine, "rollback --yes")?;
-    let log = machine.root("cat /run/calls")?;
+    let ways = ["migrate", "rollback"];
+    let log = |way: &str| {
+        let traced = format!("strace -o /run/calls -e trace={names} {PROGRAM} {way} --yes >/dev/null 2>&1");
+        machine.root(&format!("{traced}; cat /run/calls"))
+    };
+    let logs = [log(ways[0])?, log(ways[1])?];
     let faults = std::env::var("NIX_UNROOT_FAULTS").map_or(Ok(FAULTS), |text| text.parse::<usize>())?;
     let (mut ends, mut failures) = (BTreeMap::new(), Vec::new());
     for number in 0..faults {
         let (name, error) = CALLS[number % CALLS.len()];
-        let calls = log.lines().filter(|line| line.starts_with(&format!("{name}("))).count();
-        ensure!(calls > 0, "a migration makes no call of {name}: {} calls", log.lines().count());
+        let way = number / CALLS.len() % ways.len();
+        let calls = logs[way].lines().filter(|line| line.starts_with(&format!("{name}("))).count();
+        ensure!(calls > 0, "a {} makes no call of {name}: {} calls", ways[way], logs[way].lines().count());
         // Spread over the run: golden-ratio steps come near every instant, and never twice to the same one.
         let instant = 1 + (number * 618 + 309) % 1000 * calls / 1000;
         let persists = if number % 2 == 1 { "+" } else { "" };
         let fault = format!("{name}:error={error}:when={instant}{persists}");
-        let end = recovers_from(&machine, &before, &fault);
+        let end = recovers_from(&machine, &before, ways[way], &fault);
         let told = end.as_ref().copied().unwrap_or("FAILED");
-        println!("{fault:40} of {calls:4} calls: {told}");
+        println!("{}: {fault:40} of {calls:4} calls: {told}", ways[way]);
         *ends.entry(told).or_insert(0) += 1;
         if let Err(error) = end {
             println!("{error:#}");
@@ -106,15 +110,19 @@ fn any_system_call_may_fail() -> Result<()> {
     Ok(())
 }
 
-/// How a migration ends in which this system call fails, and that the machine is as before then.
-fn recovers_from(machine: &Machine, before: &Manifest, fault: &str) -> Result<&'static str> {
+/// How a migration, or its rollback, ends in which this system call fails, and that the machine is as before then.
+fn recovers_from(machine: &Machine, before: &Manifest, way: &str, fault: &str) -> Result<&'static str> {
+    let is_rollback = way == "rollback";
+    if is_rollback {
+        migrate(machine)?;
+    }
     let run = format!(
-        "strace -o /run/injected -e trace={} -e inject={fault} {PROGRAM} migrate --yes",
+        "strace -o /run/injected -e trace={} -e inject={fault} {PROGRAM} {way} --yes",
         fault.split(':').next().unwrap_or_default()
     );
     let outcome = machine.shell("root", &run)?.timeout(Duration::from_secs(600)).run()?;
     let injected = machine.root("grep -c INJECTED /run/injected || true")?;
-    let how = assert_recovers(machine, before, &outcome, fault)?;
+    let how = assert_recovers(machine, before, &outcome, is_rollback, fault)?;
     // The calls were counted in another run, which need not have made as many.
     Ok(if injected == "0" { "came too late" } else { how })
 }
@@ -178,7 +186,7 @@ fn trouble_on_the_machine_undoes_a_run() -> Result<()> {
         make(&machine, end)?;
         let told = format!("{}{}", outcome.stdout, outcome.stderr);
         ensure!(outcome.status == status && told.contains(said), "{trouble}: {outcome}");
-        let how = assert_recovers(&machine, &before, &outcome, trouble)?;
+        let how = assert_recovers(&machine, &before, &outcome, false, trouble)?;
         println!(
             "{how}: {}",
             outcome.stderr.lines().find(|line| line.contains("failed")).unwrap_or_default()
@@ -219,7 +227,7 @@ fn a_signal_stops_after_the_step() -> Result<()> {
             stderr: machine.root("cat /run/said")?,
         };
         ensure!(outcome.status == status && outcome.stderr.contains("stopped by a signal"), "{outcome}");
-        let how = assert_recovers(&machine, &before, &outcome, &outcome.command)?;
+        let how = assert_recovers(&machine, &before, &outcome, command == "rollback", &outcome.command)?;
         println!("{}: exit status {status}, {how}", outcome.command);
     }
     Ok(())
