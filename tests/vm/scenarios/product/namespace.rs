@@ -1,7 +1,9 @@
 //! What the namespace that the daemon runs in must not take away, and kernels that restrict such namespaces.
 
+use super::interrupted::KILLED;
 use super::target::{assert_migrated, assert_trust, subuids};
 use super::{migrate, ready};
+use crate::harness::exec::Outcome;
 use crate::harness::layout::Layout;
 use crate::harness::machine::{Machine, quote};
 use crate::harness::nixcmd::nix_build;
@@ -129,18 +131,33 @@ pub fn assert_refused_without_namespaces(machine: &Machine) -> Result<()> {
 /// is concerned, by Ubuntu's. This kernel has AppArmor but not that setting, so it is shown to this one program.
 pub fn migrate_restricted(machine: &Machine) -> Result<()> {
     machine.root("sysctl -qw kernel.unprivileged_userns_clone=0")?;
-    let said = machine
-        .shell(
-            "root",
-            &format!(
-                "unshare -m sh -ec 'cp /proc/sys/kernel/unprivileged_userns_clone /run/clone; mount -t tmpfs none /proc/sys/kernel
-                 mv /run/clone /proc/sys/kernel/unprivileged_userns_clone; echo 1 >/proc/sys/kernel/apparmor_restrict_unprivileged_userns
-                 exec {}/nix-unroot migrate --yes' 2>&1",
-                product::DIR
-            ),
-        )?
-        .timeout(std::time::Duration::from_secs(900))
-        .ok()?;
+    // Here alone steps load a profile, so here they die.
+    for (number, instant) in [
+        "do:write-apparmor-profile:applied",
+        "do:load-apparmor-profile:recorded",
+        "do:load-apparmor-profile:1:command-inside",
+        "do:load-apparmor-profile:applied",
+    ]
+    .iter()
+    .enumerate()
+    {
+        restricted(machine, &format!("NIX_UNROOT_CHECKPOINT={instant}"))?.exits(KILLED)?;
+        if number % 2 == 1 {
+            let on_the_way_back = format!(
+                "NIX_UNROOT_CHECKPOINT=undo:load-apparmor-profile:{}",
+                ["recorded", "applied"][number / 2]
+            );
+            machine
+                .try_root(&format!("{on_the_way_back} {}/nix-unroot rollback --yes", product::DIR))?
+                .exits(KILLED)?;
+        }
+        product::ok(machine, "rollback --yes")?;
+        assert_no_profile(machine)?;
+        machine.root("! getent passwd nix")?;
+    }
+    let died = "NIX_UNROOT_CHECKPOINT=do:load-apparmor-profile:1:command-ended";
+    let said = restricted(machine, died)?.exits(KILLED)?.stdout;
+    product::ok(machine, "resume --yes")?;
     ensure!(said.contains("userns-restricted"), "the restriction is not told: {said}");
     assert_migrated(machine)?;
     assert_trust(machine)?;
@@ -153,6 +170,17 @@ pub fn migrate_restricted(machine: &Machine) -> Result<()> {
     ensure!(range.contains(&uid), "the build ran as {uid}, outside of {range:?}");
     machine.root("sysctl -qw kernel.unprivileged_userns_clone=1")?;
     Ok(())
+}
+
+/// A migration that is shown Ubuntu's setting; what it says is on its standard output.
+fn restricted(machine: &Machine, environment: &str) -> Result<Outcome> {
+    let script = format!(
+        "unshare -m sh -ec 'cp /proc/sys/kernel/unprivileged_userns_clone /run/clone; mount -t tmpfs none /proc/sys/kernel
+         mv /run/clone /proc/sys/kernel/unprivileged_userns_clone; echo 1 >/proc/sys/kernel/apparmor_restrict_unprivileged_userns
+         exec env {environment} {}/nix-unroot migrate --yes' 2>&1",
+        product::DIR
+    );
+    machine.shell("root", &script)?.timeout(std::time::Duration::from_secs(900)).run()
 }
 
 /// The gate's AppArmor profile is what the daemon runs under, and it is what lets the daemon work: with one that allows all but user

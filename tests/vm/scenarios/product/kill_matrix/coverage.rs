@@ -8,7 +8,11 @@ use std::path::Path;
 
 /// Steps that no journey does: plan, step, where else they are tested.
 const ELSEWHERE: [(&str, &str, &str); 3] = [
-    ("migrate", "write-apparmor-profile", "machines share the kernel's profiles: tests of `namespace`"),
+    (
+        "migrate",
+        "write-apparmor-profile",
+        "machines share the kernel's profiles: killed in `virtual_machine`",
+    ),
     ("migrate", "load-apparmor-profile", "the same"),
     ("migrate", "write-start-program", "the installation without an init system takes it over"),
 ];
