@@ -90,7 +90,10 @@ fn a_second_time_changes_nothing_and_each_end_has_its_status() -> Result<()> {
     ends(&machine, "audit --fix --yes --exit-code", 0, "nothing-to-do", false)?;
     what_was_printed_can_be_read_later(&machine)?;
     ends(&machine, "rollback --yes", 0, "undone", true)?;
-    ends(&machine, "rollback --yes", 0, "undone", true)?;
+    // The migration is another run, which nobody named.
+    ends(&machine, "rollback --yes", 3, "unnamed", false)?;
+    ends(&machine, "rollback 4 --yes", 0, "nothing-to-do", false)?;
+    ends(&machine, "rollback 3 --yes", 0, "undone", true)?;
     ends(&machine, "rollback --yes", 0, "nothing-to-do", false)?;
     before.assert_same(&manifest(&machine)?, "after everything was rolled back")?;
     ends(&machine, "uninstall --yes --exit-code", 5, "final", true)?;
