@@ -103,7 +103,7 @@ pub fn runs(machine: &Machine) -> Result<Vec<Value>> {
 }
 
 /// The last run in the history.
-pub fn last_run(machine: &Machine) -> Result<Value> {
+fn last_run(machine: &Machine) -> Result<Value> {
     runs(machine)?.pop().context("no run in the history")
 }
 
