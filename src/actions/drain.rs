@@ -168,10 +168,9 @@ fn end_all(host: &Host<'_>, whose: &str, is_theirs: impl Fn(u32) -> bool) -> Res
     let mut told = false;
     let mut pause = Pause::up_to(POLL);
     loop {
-        // A user's own container has uids of his range, and none of these.
-        let counts = |process: &facts::RawProcess| !process.in_container || process.in_users_container;
         let all = facts::running_processes().into_iter();
-        let left: Vec<_> = all.filter(|process| is_theirs(process.uid) && counts(process)).collect();
+        let left: Vec<_> =
+            all.filter(|process| is_theirs(process.uid) && process.has_uid_of_this_machine()).collect();
         let Some(first) = left.first() else { return Ok(()) };
         if start.elapsed() >= 2 * KILL_GRACE {
             bail!(

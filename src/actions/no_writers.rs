@@ -89,8 +89,7 @@ pub fn wait_for_none(host: &Host<'_>, owner: u32, name: &str) -> Result<()> {
 
 /// A process that can write to a file of `owner`, and what it calls the file.
 fn first_writer(owner: u32) -> Option<(RawProcess, PathBuf)> {
-    let counts = |process: &RawProcess| !process.in_container || process.in_users_container;
-    running_processes().into_iter().filter(counts).find_map(|process| {
+    running_processes().into_iter().filter(RawProcess::has_uid_of_this_machine).find_map(|process| {
         let found = writes(process.pid, owner)?;
         Some((process, found))
     })

@@ -49,6 +49,12 @@ pub struct RawProcess {
 }
 
 impl RawProcess {
+    /// Whether its uid is one of this machine's, which in a container may be somebody else. A user's own container has uids of his range, and
+    /// whatever else is in its control group he put there.
+    pub fn has_uid_of_this_machine(&self) -> bool {
+        !self.in_container || self.in_users_container
+    }
+
     /// Its command line for people: whoever started it chose the words.
     pub fn shown(&self) -> String {
         one_line(&self.command.join(" ")).chars().take(COMMAND_LENGTH).collect()
@@ -247,6 +253,16 @@ mod tests {
             (22, Worker),
         ];
         assert_eq!(roles, expected);
+    }
+
+    #[test]
+    fn only_the_machines_own_containers_have_other_uids() {
+        for (in_container, in_users_container, ours) in
+            [(false, false, true), (true, false, false), (true, true, true)]
+        {
+            let process = RawProcess { in_container, in_users_container, ..process(1, 0, 999, "x") };
+            assert_eq!(process.has_uid_of_this_machine(), ours);
+        }
     }
 
     #[test]
