@@ -4,11 +4,14 @@
 //! store's owner. When all is there and on the disk, each path is renamed to its place: no other process ever sees half of one.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{ErrorKind, Seek};
 use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
@@ -19,13 +22,18 @@ use super::fetch_archive::BYTES;
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::archive::{Contents, UNPACK_COMMAND};
 use crate::system::files::{self, Ownership};
+use crate::system::watched::{self, Limits};
 use crate::system::{checkpoint, command, kernel};
 use crate::types::{NixVersion, StorePath};
 
 /// Inside the store; not the name of a store path.
 const STAGING: &str = ".nix-unroot-unpacking";
 /// What the child may say, in bytes.
-const REPORT_LIMIT: u64 = 64 << 20;
+const REPORT_LIMIT: usize = 64 << 20;
+/// How long the child may take: a minute at most on a slow disk; without end when a process of the same user's stops it.
+const UNPACKING_TIME: Duration = Duration::from_secs(30 * 60);
+/// The time between two words about progress.
+const PROGRESS: Duration = Duration::from_millis(100);
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -89,54 +97,19 @@ impl UnpackArchive {
         DirBuilder::new().mode(0o700).create(&staging).with_context(context)?;
         checkpoint::inside("directory-made");
         lchown(&staging, Some(uid), Some(gid)).with_context(context)?;
-        let mut child = command::own_child(UNPACK_COMMAND, uid, gid)
-            .arg(&staging)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start the child that unpacks")?;
-        checkpoint::inside_command(child.id());
-        let fed = self.feed(&mut child, host);
-        if fed.is_err() {
-            let _ = child.kill();
-        }
-        let (mut report, mut complaint) = (Vec::new(), String::new());
-        if let Some(output) = &mut child.stdout {
-            output.take(REPORT_LIMIT).read_to_end(&mut report).context("cannot read the child's report")?;
-        }
-        if let Some(errors) = &mut child.stderr {
-            let _ = errors.take(4096).read_to_string(&mut complaint);
-        }
-        let status = child.wait().context("cannot wait for the child that unpacks")?;
-        checkpoint::inside("command-ended");
-        fed?;
-        if !status.success() {
-            bail!("cannot unpack {}: {} ({status})", show(&self.path), complaint.trim());
-        }
+        let limits = Limits { output: REPORT_LIMIT, ..host.limits(UNPACKING_TIME) };
+        let context = || format!("cannot unpack {}", show(&self.path));
+        let archive = File::open(&self.path).with_context(context)?;
+        let input = archive.try_clone().with_context(context)?;
+        let mut child = command::own_child(UNPACK_COMMAND, uid, gid);
+        let report = thread::scope(|scope| {
+            let (_unpacking, ended) = channel();
+            let archive = &archive;
+            scope.spawn(move || tell_progress(archive, &ended, host));
+            watched::answer(child.arg(&staging), input, limits)
+        })
+        .with_context(context)?;
         serde_json::from_slice(&report).context("the child that unpacks gave no report")
-    }
-
-    /// Gives the archive to the child, whatever of it the child wants to read.
-    fn feed(&self, child: &mut Child, host: &Host<'_>) -> Result<()> {
-        let context = || format!("cannot read {}", show(&self.path));
-        let mut archive = File::open(&self.path).with_context(context)?;
-        let total = archive.metadata().with_context(context)?.len();
-        let Some(mut input) = child.stdin.take() else { return Ok(()) };
-        let mut done = 0;
-        loop {
-            host.check_cancelled()?;
-            let count = match io::copy(&mut (&mut archive).take(1 << 20), &mut input) {
-                // The child stopped reading: what it says is the reason.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-                other => other.with_context(context)?,
-            };
-            if count == 0 {
-                return Ok(());
-            }
-            done += count;
-            host.observer.advance(done, total, BYTES);
-        }
     }
 
     fn sync(&self) -> Result<()> {
@@ -205,6 +178,16 @@ impl Act for UnpackArchive {
                 Ok(())
             }
         }
+    }
+}
+
+/// Tells how much of the archive was read, until the other end of `ended` is gone.
+fn tell_progress(archive: &File, ended: &Receiver<Infallible>, host: &Host<'_>) {
+    let Ok(total) = archive.metadata().map(|metadata| metadata.len()) else { return };
+    while ended.recv_timeout(PROGRESS) == Err(RecvTimeoutError::Timeout) {
+        // Whoever reads the archive has the same place in it.
+        let Ok(read) = (&*archive).stream_position() else { return };
+        host.observer.advance(read, total, BYTES);
     }
 }
 

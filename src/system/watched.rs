@@ -3,7 +3,8 @@
 //! A child that runs with another user's rights, or reads what another user wrote, may be made to run for ever and to speak without end.
 //! Nothing here waits for the end of a pipe without a limit: a process that left its group may hold it.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Cursor, Read, Write};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -39,6 +40,27 @@ pub struct Limits<'a> {
     pub cancelled: Option<&'a AtomicBool>,
 }
 
+/// What a child gets to read. One that we leave behind when we are killed meets its end.
+#[derive(Debug)]
+pub enum Input {
+    /// These bytes; where there are none, what the command says.
+    Bytes(Vec<u8>),
+    /// What a file of ours holds, from where it is read now.
+    File(File),
+}
+
+impl From<Vec<u8>> for Input {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl From<File> for Input {
+    fn from(file: File) -> Self {
+        Self::File(file)
+    }
+}
+
 /// Why a child that does something as another user gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
@@ -70,6 +92,15 @@ struct Heard {
     overflowed: AtomicBool,
 }
 
+impl Input {
+    fn feed(self, mut pipe: impl Write) -> io::Result<u64> {
+        match self {
+            Self::Bytes(bytes) => io::copy(&mut Cursor::new(bytes), &mut pipe),
+            Self::File(mut file) => io::copy(&mut file, &mut pipe),
+        }
+    }
+}
+
 impl Limits<'_> {
     /// For a child that reads what another user wrote, and leaves nothing running. Its answer is 16 MiB long at most.
     pub fn of_time(time: Duration) -> Self {
@@ -89,7 +120,11 @@ impl<'a> Limits<'a> {
 ///
 /// # Errors
 /// When it cannot be started, oversteps a limit and is ended, does not read its input, or exits with anything but 0.
-pub fn answer(command: &mut Command, input: Vec<u8>, limits: Limits<'_>) -> Result<Vec<u8>, ChildError> {
+pub fn answer(
+    command: &mut Command,
+    input: impl Into<Input>,
+    limits: Limits<'_>,
+) -> Result<Vec<u8>, ChildError> {
     let child = Watched::start(command.stderr(Stdio::piped()), input, limits.output)?;
     checkpoint::inside_command(child.id());
     let (output, fed) = child.end(limits)?;
@@ -110,8 +145,9 @@ impl Watched {
     ///
     /// # Errors
     /// The system's reason.
-    pub fn start(command: &mut Command, input: Vec<u8>, limit: usize) -> io::Result<Self> {
-        if !input.is_empty() {
+    pub fn start(command: &mut Command, input: impl Into<Input>, limit: usize) -> io::Result<Self> {
+        let input = input.into();
+        if !matches!(&input, Input::Bytes(bytes) if bytes.is_empty()) {
             command.stdin(Stdio::piped());
         }
         let mut child = command.stdout(Stdio::piped()).spawn()?;
@@ -119,7 +155,7 @@ impl Watched {
         let (tell, fed) = channel();
         let stdin = child.stdin.take();
         // On a thread that nobody waits for: a child may never read.
-        thread::spawn(move || tell.send(stdin.is_none_or(|mut pipe| pipe.write_all(&input).is_ok())));
+        thread::spawn(move || tell.send(stdin.is_none_or(|pipe| input.feed(pipe).is_ok())));
         let stdout = Heard::listen(child.stdout.take(), limit, done.clone());
         let stderr = Heard::listen(child.stderr.take(), COMPLAINT_LIMIT, done);
         Ok(Self { child, stdout, stderr, all_said, fed })

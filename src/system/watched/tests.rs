@@ -1,3 +1,5 @@
+use std::io::Seek;
+
 use super::*;
 use crate::system::command::clean;
 
@@ -35,6 +37,18 @@ fn a_child_that_hangs_or_floods_or_is_not_wanted_is_ended() {
     let question = vec![b'x'; 1 << 20];
     assert_eq!(kind(said("sleep 300", &question, Limits::of_time(SHORT))), io::ErrorKind::TimedOut);
     assert_eq!(kind(said("exit 0", &question, minutes)), io::ErrorKind::BrokenPipe);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&question).unwrap();
+    file.rewind().unwrap();
+    let stuck = answer(clean("sleep").arg("300"), file.try_clone().unwrap(), Limits::of_time(SHORT));
+    assert!(
+        matches!(&stuck, Err(ChildError::Ended(error)) if error.kind() == io::ErrorKind::TimedOut),
+        "{stuck:?}"
+    );
+    // From where it is: what the pipe holds is gone.
+    let rest = answer(clean("wc").arg("-c"), file, minutes).unwrap();
+    let rest: usize = String::from_utf8(rest).unwrap().trim().parse().unwrap();
+    assert!(rest < question.len() && rest > 0, "{rest}");
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 

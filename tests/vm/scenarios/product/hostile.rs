@@ -109,6 +109,28 @@ fn told(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// A container of the machine's, where nix's number is somebody else, who has a file open that belongs to that number; and one of a user's
+/// own, where it is not.
+fn containers(machine: &Machine, subuid: u32) -> Result<()> {
+    let enter = |group: &str| {
+        format!("mkdir -p /sys/fs/cgroup/{group}; echo $$ >/sys/fs/cgroup/{group}/cgroup.procs")
+    };
+    machine.root(
+        "cd /run; mkdir -p container/usr; cd container; ln -s usr/bin usr/lib usr/lib64 .; mount --bind /usr usr; echo >theirs; chown nix theirs",
+    )?;
+    let machines = enter("system.slice/docker-4711.scope");
+    machine.background(
+        "root",
+        &format!("{machines}; exec 3>>/run/container/theirs; exec chroot --userspec=$(id -u nix) /run/container sleep 4713"),
+    )?;
+    let users = enter("user.slice/user-1000.slice/user@1000.service/user.slice/libpod-1.scope");
+    machine.background(
+        "root",
+        &format!("{users}; exec setpriv --reuid={subuid} --regid={subuid} --clear-groups sleep 4714"),
+    )?;
+    machine.root("for s in 4713 4714; do while ! pgrep -fx \"sleep $s\"; do sleep 0.1; done; done").map(drop)
+}
+
 #[test]
 fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
     let (machine, _) = ready(Layout::Debian, "hostile")?;
@@ -163,15 +185,19 @@ fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
         "root",
         &format!("exec setpriv --reuid={subuid} --regid={subuid} --clear-groups sleep 4712"),
     )?;
+    containers(&machine, subuid)?;
     machine.root("chown nix /nix/store/evil/held; while ! pgrep -fx 'sleep 4712'; do sleep 0.1; done")?;
     let held = ends(&machine, "rollback --yes", &[4])?;
     ensure!(held.contains("(sleep 4711) can still write to /nix/store/evil/held"), "{held}");
     ensure!(held.contains("nix-unroot rollback"), "it says not how to go on: {held}");
-    machine.root("pkill -fx 'sleep 4711'; ! pgrep -fx 'sleep 4712'")?;
+    machine.root(
+        "pkill -fx 'sleep 4711'; ! pgrep -fx 'sleep 4712'; ! pgrep -fx 'sleep 4714'; pgrep -fx 'sleep 4713'",
+    )?;
 
     let said = ends(&machine, "rollback --yes", &[0])? + &held;
     told(&machine)?;
     ensure!(said.contains("ending "), "the processes of nix were left running: {said}");
+    machine.root("pkill -fx 'sleep 4713'; while pgrep -fx 'sleep 4713'; do sleep 0.1; done; umount /run/container/usr; rm -r /run/container")?;
     machine.root(
         "pkill -u alice; rm /nix/store/evil/link-* /nix/var/nix/profiles/evil/link-*; chown root /srv/victim/*; sleep 1; ! pgrep -x perl",
     )?;
@@ -180,6 +206,44 @@ fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
         .root("find /nix -xdev -nouser 2>/dev/null | head -3; stat -c %U:%G /nix/store /nix/var/nix/db")?;
     ensure!(left == "root:nixbld\nroot:root", "left with the uid of nix: {left}");
     Ok(())
+}
+
+/// A constraint that takes its time for each of many rows, which nobody looked at when they came. A signal ends the rollback that
+/// checks it; and a check that is ended, as by the limit of its time, holds nobody up.
+#[test]
+fn a_database_that_is_checked_without_end_does_not_stay_with_nix() -> Result<()> {
+    let (machine, _) = ready(Layout::Debian, "hostile-database")?;
+    let before = Manifest::outside_nix(&machine)?;
+    migrate(&machine)?;
+    machine.root("systemctl stop nix-daemon.socket nix-daemon.service")?;
+    let endless = "PRAGMA ignore_check_constraints = on; \
+        CREATE TABLE slow (row CHECK (length(hex(zeroblob(50000000)) || row) > 0)); \
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) INSERT INTO slow SELECT i FROM n;";
+    as_user(&machine, "nix", &format!("sqlite3 /nix/var/nix/db/db.sqlite {}", quote(endless)))?;
+
+    let rollback = |end: &str| -> Result<(String, String)> {
+        let program = format!("{}/nix-unroot rollback --yes", product::DIR);
+        machine.background(
+            "root",
+            &format!("rm -f /run/ended; {program} >/run/said 2>&1; echo $? >/run/ended"),
+        )?;
+        machine.root(&format!(
+            "for i in $(seq 600); do child=$(pgrep -u nix -f internal-check-database) && break; sleep 0.1; done
+             sleep 3; kill -0 $child && {end}
+             for i in $(seq 600); do [ -s /run/ended ] && break; sleep 0.1; done; ! pgrep -u nix -f internal-check-database"
+        ))?;
+        Ok((machine.root("cat /run/ended")?, machine.root("cat /run/said")?))
+    };
+    let (status, said) = rollback("pkill -TERM -o -x nix-unroot")?;
+    ensure!(status == "4" && said.contains("stopped by a signal"), "exit status {status}: {said}");
+    let (status, said) = rollback("kill -KILL $child")?;
+    ensure!(
+        status == "0" && said.contains("the copy from before the migration is"),
+        "exit status {status}: {said}"
+    );
+    let owner = machine.root("stat -c %U /nix/var/nix/db/db.sqlite")?;
+    ensure!(owner == "root", "the database is {owner}'s");
+    before.assert_same(&Manifest::outside_nix(&machine)?, "after a rollback with an endless database")
 }
 
 /// A removal deletes what they exchange. What is not Nix's is as it was before there was a Nix.

@@ -174,6 +174,24 @@ fn an_archive_that_is_not_right_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Any process of its uid may stop the child that unpacks. It ends with the run, which a signal ends.
+#[test]
+fn a_child_that_is_stopped_while_it_unpacks_holds_nobody_up() -> Result<()> {
+    let machine = clean("install-stopped")?;
+    let before = Manifest::take(&machine)?;
+    let install = format!("{}/nix-unroot install --yes {}", product::DIR, from_archive(&machine)?);
+    machine.background("root", &format!("{install} >/run/said 2>&1; echo $? >/run/ended"))?;
+    machine.root(
+        "for i in $(seq 6000); do pkill -STOP -f '[i]nternal-unpack-archive' && break; sleep 0.01; done
+         sleep 1; pkill -INT -o -x nix-unroot
+         for i in $(seq 1200); do [ -s /run/ended ] && break; sleep 0.1; done; ! pgrep -f '[i]nternal-unpack-archive'",
+    )?;
+    let (status, said) = (machine.root("cat /run/ended")?, machine.root("cat /run/said")?);
+    ensure!(status == "1" && said.contains("cannot unpack"), "exit status {status}: {said}");
+    ensure!(said.contains("stopped by a signal"), "{said}");
+    before.assert_same(&Manifest::take(&machine)?, "after an installation that was stopped while it unpacked")
+}
+
 fn named(machine: &Machine, path: &str) -> Result<String> {
     Ok(format!("--nix-archive {path} --nix-archive-sha256 {}", digest(machine, path)?))
 }
