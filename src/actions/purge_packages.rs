@@ -1,13 +1,14 @@
 //! Packages of Debian's kind go, with their configuration.
 
-use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host};
-use crate::system::{checkpoint, command};
+use crate::system::command;
+use crate::system::watched::{self, Limits};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -69,20 +70,10 @@ impl Act for PurgePackages {
         dpkg.env("DPKG_FRONTEND_LOCKED", "1")
             .env("DEBIAN_FRONTEND", "noninteractive")
             .arg("--purge")
-            .args(installed)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let child = dpkg.spawn().context("cannot start dpkg")?;
-        checkpoint::inside_command(child.id());
-        let output = child.wait_with_output().context("cannot wait for dpkg")?;
-        checkpoint::inside("command-ended");
-        if !output.status.success() {
-            bail!(
-                "dpkg --purge failed ({}): {}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
-        }
+            .args(installed);
+        // However long it takes. What a maintainer script leaves running is not waited for.
+        let limits = Limits { leaves_nothing: false, ..Limits::of_time(Duration::MAX) };
+        watched::answer(&mut dpkg, Vec::new(), limits).context("dpkg --purge failed")?;
         Ok(())
     }
 

@@ -1,14 +1,14 @@
 //! The handshake of another user, made by a child process that has become that user.
 
 use std::ffi::OsString;
-use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::CheckError;
 use crate::daemon::{Connection, DaemonError, Trust};
 use crate::system::text::printable;
+use crate::system::watched::{Limits, Watched};
 use crate::system::{command, own_program};
 
 /// The hidden subcommand of our own binary that calls [`handshake_child_main`] with the rest of its arguments.
@@ -16,8 +16,8 @@ pub const HANDSHAKE_COMMAND: &str = "internal-handshake";
 
 /// How long the child may take: longer than the handshake itself may.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// The most that it has to say.
-const LONGEST: u64 = 8 << 10;
+/// The most that it has to say, in bytes.
+const LONGEST: usize = 8 << 10;
 
 /// What the child found.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,32 +48,17 @@ pub fn handshake_child_main(args: &[OsString]) -> u8 {
 
 /// Greets the daemon as `uid` and `gid`, in no other group.
 pub(super) fn greet_as(uid: u32, gid: u32, socket: &Path) -> Result<Answer, CheckError> {
-    let program = own_program::path();
-    let mut child = command::own_child(HANDSHAKE_COMMAND, uid, gid)
-        .arg(socket)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(CheckError::io("cannot run as another user", &program))?;
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        match child.try_wait().map_err(CheckError::io("cannot wait for", &program))? {
-            Some(status) => break status,
-            None if Instant::now() > deadline => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(CheckError::Other(format!("greeting the daemon as uid {uid} took too long")));
-            }
-            None => std::thread::sleep(Duration::from_millis(5)),
-        }
-    };
-    let mut said = String::new();
-    if let Some(pipe) = child.stdout.take() {
-        pipe.take(LONGEST).read_to_string(&mut said).map_err(CheckError::io("cannot read from", &program))?;
-    }
+    let limits = Limits { output: LONGEST, ..Limits::of_time(PATIENCE) };
+    let mut child = command::own_child(HANDSHAKE_COMMAND, uid, gid);
+    child.arg(socket).stderr(Stdio::null());
+    let (output, _) = Watched::start(&mut child, Vec::new(), limits.output)
+        .and_then(|child| child.end(limits))
+        .map_err(CheckError::io("cannot run as another user", &own_program::path()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
     parse(&said).ok_or_else(|| {
         CheckError::Other(format!(
-            "the child that greets the daemon as uid {uid} ended with {status} and said {said:?}"
+            "the child that greets the daemon as uid {uid} ended with {} and said {said:?}",
+            output.status
         ))
     })
 }
