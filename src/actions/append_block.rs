@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::conflict::{Keep, Scan, Version, put_aside, undecided};
+use super::conflict::{Keep, Present, Scan, Version, put_aside, undecided};
 use super::drift::{Aspect, Drift, Repair};
 use super::edit::{Original, read_or_empty};
 use super::{Act, Action, Host, show};
@@ -56,6 +56,11 @@ impl AppendBlock {
         let rest = self.cut(text);
         let mut others = rest.split_inclusive('\n').peekable();
         text.split_inclusive('\n').filter(|line| others.next_if_eq(line).is_none()).collect()
+    }
+
+    /// That as what a choice is made for.
+    fn present_blocks(&self, text: &str) -> Present {
+        Present::File(self.blocks(text).into_bytes())
     }
 
     /// What `text` is without every block of ours. Lines that somebody else put into one stay in its place; of a block
@@ -120,11 +125,10 @@ impl AppendBlock {
         if !rest.inside || file.path() != before.path() {
             return file.restore(&rest.text, host);
         }
-        let now = file.present()?;
-        match host.choices.of(file.path(), &now) {
+        match host.choices.of(file.path(), &self.present_blocks(&text)) {
             Some(Keep::Theirs) => file.restore(&rest.text, host),
             Some(Keep::Ours) => {
-                put_aside(file.path(), &now, host)?;
+                put_aside(file.path(), &file.present()?, host)?;
                 file.restore(&self.cut(&text), host)
             }
             None => bail!(undecided(file.path())),
@@ -171,8 +175,8 @@ impl Act for AppendBlock {
         let Some(text) = before.look_for_conflicts(scan)? else { return Ok(()) };
         if self.without(&text).inside {
             let reason = "somebody else wrote into the block that the migration added";
-            let mut conflict = before.conflict(&before.present()?, reason, scan.host)?;
-            // Only the block is shown: the rest of the file is merged, and may hold secrets.
+            // Only the block is chosen about, and shown: the rest of the file is merged, also by other steps, and may hold secrets.
+            let mut conflict = before.conflict(&self.present_blocks(&text), reason, scan.host)?;
             conflict.before = Version::of("no block");
             conflict.ours = Version { what: "a block".to_owned(), text: Some(self.block()) };
             conflict.now =
@@ -288,6 +292,34 @@ mod tests {
             }
             let kept = fs::read_to_string(host.backups.join("put-aside-nix.conf")).ok();
             assert_eq!(kept.is_some_and(|text| text.contains("b = 3")), aside);
+        }
+    }
+
+    /// A choice about one block holds when another of ours went before.
+    #[test]
+    fn each_of_two_blocks_in_a_file_is_chosen_about_by_itself() {
+        for first in [0, 1] {
+            let dir = tempfile::tempdir().unwrap();
+            let (host, one) = (host(dir.path()), action(dir.path()));
+            let other =
+                AppendBlock { marker: "# others".to_owned(), text: "c = 3".to_owned(), ..one.clone() };
+            fs::create_dir(&host.backups).unwrap();
+            fs::write(&one.path, "x = 1\n").unwrap();
+            let steps = [&one, &other].map(|action| {
+                let before = action.capture(&host).unwrap();
+                action.apply(&host, &before).unwrap();
+                (action, before)
+            });
+            let text = fs::read_to_string(&one.path).unwrap();
+            fs::write(&one.path, text.replace("c = 3", "c = 3\nd = 4")).unwrap();
+            let found: Vec<_> =
+                steps.iter().flat_map(|(action, before)| conflicts(dir.path(), *action, before)).collect();
+            assert_eq!(found.len(), 1);
+            let host = chosen(dir.path(), &found[0], Keep::Theirs);
+            for (action, before) in [&steps[first], &steps[1 - first]] {
+                action.undo(&host, before).unwrap();
+            }
+            assert_eq!(fs::read_to_string(&one.path).unwrap(), "x = 1\nd = 4\n");
         }
     }
 

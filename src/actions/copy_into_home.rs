@@ -1,11 +1,10 @@
 //! A copy of one of root's files in the home of another user.
 //!
 //! That user may put a link in the place of anything in his home, at any time, so the way there is walked by directory
-//! descriptors that follow none. The contents are not remembered: they are secrets, and the original is still there.
+//! descriptors that follow none. Of the contents only a digest is remembered: they are secrets, and the original is still there.
 
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -16,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::system::checkpoint;
-use crate::system::files::open_directory;
+use crate::system::files::{open_directory, open_directory_in};
+use crate::types::Sha256Digest;
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -37,13 +37,16 @@ pub struct CopyIntoHome {
 }
 
 /// What has to go with an undo.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Was {
     directory: bool,
+    /// Digest of what is copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    copied: Option<Sha256Digest>,
 }
 
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// No secret is longer, in bytes; what took the place of one may be without end.
+const LONGEST: u64 = 16 << 20;
 
 impl CopyIntoHome {
     fn home(&self) -> Result<File> {
@@ -51,8 +54,8 @@ impl CopyIntoHome {
     }
 
     /// The directory, when it is there.
-    fn directory(&self) -> Result<Option<OwnedFd>> {
-        match openat(self.home()?, self.directory.as_str(), DIRECTORY, Mode::empty()) {
+    fn directory(&self) -> Result<Option<File>> {
+        match open_directory_in(self.home()?, self.directory.as_str()) {
             Err(Errno::NOENT) => Ok(None),
             other => other.map(Some).with_context(|| format!("cannot open {}", self.place())),
         }
@@ -60,6 +63,25 @@ impl CopyIntoHome {
 
     fn place(&self) -> String {
         format!("{}/{}", show(&self.home), self.directory)
+    }
+
+    /// Whether the copy in `directory` is what was written there, or the beginning of it. None when there is none.
+    fn is_ours(&self, directory: &File, was: &Was) -> Result<Option<bool>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let copy = match openat(directory, self.name.as_str(), flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            // A link, a socket.
+            Err(Errno::LOOP | Errno::NXIO) => return Ok(Some(false)),
+            other => File::from(other?),
+        };
+        if !copy.metadata()?.is_file() {
+            return Ok(Some(false));
+        }
+        let mut bytes = Vec::new();
+        copy.take(LONGEST + 1).read_to_end(&mut bytes)?;
+        let is_whole = was.copied.as_ref().is_some_and(|copied| *copied == Sha256Digest::of_bytes(&bytes));
+        // Of a run that was killed while it wrote.
+        Ok(Some(is_whole || fs::read(&self.from).is_ok_and(|original| original.starts_with(&bytes))))
     }
 
     fn ids(&self) -> Result<(Option<Uid>, Option<Gid>)> {
@@ -88,7 +110,9 @@ impl Act for CopyIntoHome {
     }
 
     fn capture(&self, _: &Host<'_>) -> Result<Was> {
-        Ok(Was { directory: self.directory()?.is_some() })
+        // When it cannot be read, it is not copied either.
+        let copied = fs::read(&self.from).ok().map(|bytes| Sha256Digest::of_bytes(&bytes));
+        Ok(Was { directory: self.directory()?.is_some(), copied })
     }
 
     fn apply(&self, _: &Host<'_>, was: &Was) -> Result<()> {
@@ -119,7 +143,7 @@ impl Act for CopyIntoHome {
         copy.sync_all().with_context(context)
     }
 
-    /// The user may have put something else in the place of what this made. That is not removed, and must not stop a way
+    /// Somebody may have put something else in the place of what this made, a new key say. That is not removed, and must not stop a way
     /// back: the home's own undoing comes later, and puts away all that is in it.
     fn undo(&self, host: &Host<'_>, was: &Was) -> Result<()> {
         let context = || format!("cannot remove the copy of {} in {}", show(&self.from), self.place());
@@ -131,11 +155,14 @@ impl Act for CopyIntoHome {
             Ok(())
         };
         let home = self.home()?;
-        let directory = match openat(&home, self.directory.as_str(), DIRECTORY, Mode::empty()) {
+        let directory = match open_directory_in(&home, self.directory.as_str()) {
             Err(Errno::NOENT) => return Ok(()),
             Err(error) if is_another_kind(error) => return not_ours(self.place()),
             other => other.with_context(context)?,
         };
+        if self.is_ours(&directory, was).with_context(context)? == Some(false) {
+            return not_ours(format!("{}/{}", self.place(), self.name));
+        }
         match unlinkat(&directory, self.name.as_str(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) if is_another_kind(error) => {
@@ -224,7 +251,7 @@ mod tests {
             fs::write(&action.from, "secret").unwrap();
             fs::create_dir_all(&directory).unwrap();
             std::os::unix::fs::chown(&directory, Some(7), Some(8)).unwrap();
-            action.apply(&host, &Was { directory: was_there }).unwrap();
+            action.apply(&host, &Was { directory: was_there, copied: None }).unwrap();
             let now = fs::metadata(&directory).unwrap();
             assert_eq!((now.uid(), now.gid()), if was_there { (7, 8) } else { (0, 0) });
         }
@@ -240,14 +267,14 @@ mod tests {
         fs::create_dir(&target).unwrap();
         fs::write(target.join("id"), "theirs").unwrap();
         std::os::unix::fs::symlink(&target, action.home.join(".ssh")).unwrap();
-        assert!(action.apply(&host, &Was { directory: false }).is_err());
+        assert!(action.apply(&host, &Was { directory: false, copied: None }).is_err());
         assert_eq!(noted(&action, false), [action.home.join(".ssh").display().to_string()]);
         assert_eq!(fs::read_to_string(target.join("id")).unwrap(), "theirs");
         // A link in the place of the copy itself is replaced, and what it points to stays.
         fs::remove_file(action.home.join(".ssh")).unwrap();
         fs::create_dir(action.home.join(".ssh")).unwrap();
         std::os::unix::fs::symlink(target.join("id"), action.home.join(".ssh/id")).unwrap();
-        action.apply(&host, &Was { directory: true }).unwrap();
+        action.apply(&host, &Was { directory: true, copied: None }).unwrap();
         assert_eq!(fs::read_to_string(target.join("id")).unwrap(), "theirs");
         assert_eq!(fs::symlink_metadata(action.home.join(".ssh/id")).unwrap().size(), 6);
     }
@@ -256,7 +283,7 @@ mod tests {
     fn noted(action: &CopyIntoHome, directory: bool) -> Vec<String> {
         let notes = Notes::default();
         let host = Host { observer: &notes, ..host(action.home.parent().unwrap()) };
-        action.undo(&host, &Was { directory }).unwrap();
+        action.undo(&host, &Was { directory, copied: Some(Sha256Digest::of_bytes(b"secret")) }).unwrap();
         let named = |note: String| note.split_once(" is not what was made").unwrap().0.to_owned();
         notes.0.into_inner().unwrap().into_iter().map(named).collect()
     }
@@ -274,5 +301,30 @@ mod tests {
         fs::create_dir_all(copy.join("below")).unwrap();
         assert_eq!(noted(&action, false), [copy.display().to_string()]);
         assert!(copy.join("below").is_dir());
+        fs::remove_dir_all(&copy).unwrap();
+        std::os::unix::fs::symlink(&action.from, &copy).unwrap();
+        assert_eq!(noted(&action, false), [copy.display().to_string()]);
+        assert!(copy.is_symlink());
+    }
+
+    #[test]
+    fn a_secret_that_somebody_changed_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let action = action(dir.path());
+        let (directory, copy) = (action.home.join(".ssh"), action.home.join(".ssh/id"));
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(&action.from, "another by now").unwrap();
+        for theirs in ["a new one", "secret and more"] {
+            fs::write(&copy, theirs).unwrap();
+            assert_eq!(noted(&action, false), [copy.display().to_string()]);
+            assert_eq!(fs::read_to_string(&copy).unwrap(), theirs);
+        }
+        // What was copied, also when the original is another one, and half a copy of a killed run.
+        for ours in ["secret", "another"] {
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(&copy, ours).unwrap();
+            assert!(noted(&action, false).is_empty());
+            assert!(!directory.exists());
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! A directory.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::{Mode, fsync, mkdirat};
+use rustix::io::Errno;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +38,19 @@ pub struct CreateDirectory {
     /// With `with_contents`: what is not a cache is put aside in the run's backups instead of being removed.
     #[serde(default)]
     pub keep_contents: bool,
+    /// Whose it becomes by a later step, which re-owns all that is there: one that is made anew is theirs at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub later: Option<Owner>,
+}
+
+/// Somebody, by name.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owner {
+    /// The user.
+    pub user: String,
+    /// The group.
+    pub group: String,
 }
 
 impl Act for CreateDirectory {
@@ -73,7 +88,7 @@ impl Act for CreateDirectory {
         let one = |aspect, found: String, repair| Ok(vec![Drift::new(&self.path, aspect, found, repair)]);
         let now = match Present::at(&self.path)? {
             Present::Directory => Ownership::of(&fs::symlink_metadata(&self.path)?),
-            Present::Absent => return one(Aspect::Content, "it is gone".to_owned(), Repair::Again),
+            Present::Absent => return one(Aspect::Content, "it is gone".to_owned(), self.anew()),
             other => {
                 let found = format!("in its place there is {}", other.version().what);
                 let remedy = "move it away, and look again".to_owned();
@@ -123,22 +138,30 @@ impl Act for CreateDirectory {
         Ok(())
     }
 
+    /// By descriptors, since below `/nix` it may lie in what is somebody else's; and the owner comes last, who may then do with it as he
+    /// likes.
     fn apply(&self, _: &Host<'_>, (): &()) -> Result<()> {
         let context = || format!("cannot make the directory {}", show(&self.path));
-        match DirBuilder::new().mode(0o700).create(&self.path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(error).with_context(context);
-            }
+        let (parent, name) = files::open_parent(&self.path).with_context(context)?;
+        match mkdirat(&parent, name, Mode::RWXU) {
+            Err(error) if error != Errno::EXIST => return Err(error).with_context(context),
             _ => {}
         }
         checkpoint::inside("directory-made");
-        lchown(&self.path, Some(uid_of(&self.owner)?), Some(gid_of(&self.group)?)).with_context(context)?;
-        checkpoint::inside("owner-set");
-        fs::set_permissions(&self.path, Permissions::from_mode(octal(&self.mode)?)).with_context(context)?;
-        files::sync_parent(&self.path).with_context(context)
+        let directory = files::open_directory_in(&parent, name).with_context(context)?;
+        directory.set_permissions(Permissions::from_mode(octal(&self.mode)?)).with_context(context)?;
+        checkpoint::inside("mode-set");
+        fchown(&directory, Some(uid_of(&self.owner)?), Some(gid_of(&self.group)?)).with_context(context)?;
+        fsync(&parent).with_context(context)
     }
 
     fn undo(&self, host: &Host<'_>, (): &()) -> Result<()> {
+        if files::open_parent(&self.path).is_err_and(|error| files::is_diverted(&error)) {
+            let path = show(&self.path);
+            host.observer
+                .note(&format!("on the way to {path} there is a link; what is behind it stays as it is"));
+            return Ok(());
+        }
         let now = Present::at(&self.path)?;
         if now == Present::Absent {
             // Removing what is not there fails on a file system that is read-only.
@@ -172,6 +195,17 @@ impl Act for CreateDirectory {
 }
 
 impl CreateDirectory {
+    /// What makes it when it is gone.
+    fn anew(&self) -> Repair {
+        let Some(Owner { user, group }) = self.later.clone() else { return Repair::Again };
+        Repair::By(Box::new(Action::CreateDirectory(Self {
+            owner: user,
+            group,
+            later: None,
+            ..self.clone()
+        })))
+    }
+
     /// Whether nothing of it is worth a question: below `/nix` the daemon's user may put a link in its place.
     fn is_disposable(&self) -> bool {
         self.with_contents && !self.keep_contents
@@ -232,6 +266,7 @@ mod tests {
                 mode: "1750".to_owned(),
                 with_contents,
                 keep_contents: false,
+                later: None,
             };
             assert!(!action.is_done(&host).unwrap());
             action.apply(&host, &()).unwrap();
@@ -241,6 +276,27 @@ mod tests {
             action.undo(&host, &()).unwrap();
             assert_eq!(path.exists(), !with_contents);
         }
+    }
+
+    /// What somebody puts there since it was looked at.
+    #[test]
+    fn a_link_in_its_place_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, target) = (dir.path().join("new"), dir.path().join("target"));
+        fs::create_dir(&target).unwrap();
+        fs::set_permissions(&target, Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        let action = CreateDirectory {
+            path,
+            owner: root(),
+            group: root(),
+            mode: "0755".to_owned(),
+            with_contents: false,
+            keep_contents: false,
+            later: None,
+        };
+        action.apply(&host(dir.path()), &()).unwrap_err();
+        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
@@ -256,6 +312,7 @@ mod tests {
                 mode: "0700".to_owned(),
                 with_contents: true,
                 keep_contents: true,
+                later: None,
             };
             action.apply(&host, &()).unwrap();
             fs::create_dir(action.path.join(name)).unwrap();
@@ -284,6 +341,7 @@ mod tests {
                 mode: "0700".to_owned(),
                 with_contents: true,
                 keep_contents: true,
+                later: None,
             };
             assert!(action.undo(&nobody_asked, &()).is_err());
             let found = conflicts(dir.path(), &action, &());
@@ -317,6 +375,7 @@ mod tests {
                 mode: "0755".to_owned(),
                 with_contents: true,
                 keep_contents: false,
+                later: None,
             };
             assert!(conflicts(dir.path(), &action, &()).is_empty());
             for _ in 0..2 {

@@ -170,7 +170,7 @@ fn end_all(host: &Host<'_>, whose: &str, is_theirs: impl Fn(u32) -> bool) -> Res
     loop {
         let all = facts::running_processes().into_iter();
         let left: Vec<_> =
-            all.filter(|process| is_theirs(process.uid) && process.has_uid_of_this_machine()).collect();
+            all.filter(|process| process.has_uid_of_this_machine() && process.has_uid(&is_theirs)).collect();
         let Some(first) = left.first() else { return Ok(()) };
         if start.elapsed() >= 2 * KILL_GRACE {
             bail!(

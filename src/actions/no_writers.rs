@@ -5,7 +5,11 @@
 //! process in a mount namespace of its own: the new owner is a user of its own, who owns nothing else. In a container the same number is
 //! somebody else, so the machine's own containers are passed over.
 //!
-//! What cannot be seen here: a descriptor that is on its way in a socket's queue (`SCM_RIGHTS`, unix(7)).
+//! Who opened a file before it changed hands, and after the last look before that, has one of root's by now: such files are told by their
+//! path, below `/nix`, where nobody else has one of root's open for writing.
+//!
+//! What cannot be seen here: a descriptor that is on its way in a socket's queue (`SCM_RIGHTS`, unix(7)); and a file of root's that somebody
+//! has under another name, in a mount namespace of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,7 +67,7 @@ impl Act for NoWriters {
     }
 }
 
-/// Returns when no process has a file of `owner`, who is called `name`, open for writing.
+/// Returns when no process has a file of `owner`, who is called `name`, open for writing, and none but root's has one of root's below `/nix`.
 ///
 /// # Errors
 /// When one still has after some seconds, and when the run is to stop.
@@ -75,7 +79,7 @@ pub fn wait_for_none(host: &Host<'_>, owner: u32, name: &str) -> Result<()> {
         let Some((process, file)) = first_writer(owner) else { return Ok(()) };
         if start.elapsed() >= GRACE {
             bail!(
-                "process {} of uid {} ({}) can still write to {}, which belongs to {}: end it, and try again (nix-unroot rollback, when something is undone)",
+                "process {} of uid {} ({}) can still write to {}, which is {}'s or was: end it, and try again (nix-unroot rollback, when something is undone)",
                 process.pid,
                 process.uid,
                 process.shown(),
@@ -90,32 +94,36 @@ pub fn wait_for_none(host: &Host<'_>, owner: u32, name: &str) -> Result<()> {
 /// A process that can write to a file of `owner`, and what it calls the file.
 fn first_writer(owner: u32) -> Option<(RawProcess, PathBuf)> {
     running_processes().into_iter().filter(RawProcess::has_uid_of_this_machine).find_map(|process| {
-        let found = writes(process.pid, owner)?;
+        let found = writes(process.pid, &|file| {
+            let owned_by = kernel::owner_of_file(file);
+            owned_by == Some(owner)
+                || (owned_by == Some(0) && process.uid != 0 && name_of(file).starts_with("/nix"))
+        })?;
         Some((process, found))
     })
 }
 
 /// Threads share their memory, but may have descriptors of their own; and the first one may have ended.
-fn writes(pid: i32, owner: u32) -> Option<PathBuf> {
+fn writes(pid: i32, counts: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
     let tasks: Vec<i32> = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect();
     let own = |task: &&i32| **task == pid || !kernel::share_descriptors(pid, **task);
-    let open = || tasks.iter().filter(own).find_map(|task| open_file(*task, owner));
-    open().or_else(|| tasks.iter().find_map(|task| mapped_file(*task, owner)))
+    let open = || tasks.iter().filter(own).find_map(|task| open_file(*task, counts));
+    open().or_else(|| tasks.iter().find_map(|task| mapped_file(*task, counts)))
 }
 
 /// By its descriptors. A process that ended meanwhile has none.
-fn open_file(pid: i32, owner: u32) -> Option<PathBuf> {
+fn open_file(pid: i32, counts: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
     descriptors.flatten().map(|descriptor| descriptor.path()).find_map(|link| {
         let number = link.file_name()?.to_str()?;
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
-        (may_write(&info) && kernel::owner_of_file(&link) == Some(owner)).then(|| name_of(&link))
+        (may_write(&info) && counts(&link)).then(|| name_of(&link))
     })
 }
 
 /// By its memory: a file that is mapped shared, and may be written to or be made so (`mw`, `Documentation/filesystems/proc.rst`).
-fn mapped_file(pid: i32, owner: u32) -> Option<PathBuf> {
+fn mapped_file(pid: i32, counts: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
     if !maps.lines().any(is_shared) {
         return None;
@@ -123,7 +131,7 @@ fn mapped_file(pid: i32, owner: u32) -> Option<PathBuf> {
     let areas = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
     shared_writable(&areas).into_iter().find_map(|range| {
         let link = PathBuf::from(format!("/proc/{pid}/map_files/{range}"));
-        (kernel::owner_of_file(&link) == Some(owner)).then(|| name_of(&link))
+        counts(&link).then(|| name_of(&link))
     })
 }
 
@@ -167,9 +175,13 @@ mod tests {
 
     const OWNER: u32 = 3_999_999_998;
 
+    fn is_owners(file: &Path) -> bool {
+        kernel::owner_of_file(file) == Some(OWNER)
+    }
+
     /// Whether this process, which `first_writer` leaves out, would be found.
     fn is_found() -> bool {
-        writes(std::process::id().cast_signed(), OWNER).is_some()
+        writes(std::process::id().cast_signed(), &is_owners).is_some()
     }
 
     /// A thread that goes on when the first one has ended, and one with descriptors of its own.

@@ -52,12 +52,11 @@ impl Act for RemoveBlock {
     }
 
     fn apply(&self, host: &Host<'_>, before: &Before) -> Result<()> {
-        let outcome = self.outcome(host, before)?;
         ensure_untouched(&self.copy(), &before.copy, &Wrote::Nothing, host)?;
-        if !matches!(outcome, Outcome::Untouched) {
-            ensure_untouched(&self.path, &before.file, &self.wrote(host, before)?, host)?;
+        if let Some(wrote) = self.wrote(host, before)? {
+            ensure_untouched(&self.path, &before.file, &wrote, host)?;
         }
-        match outcome {
+        match self.outcome(host, before)? {
             Outcome::Untouched => {}
             Outcome::Gone => {
                 files::remove(&self.path).with_context(|| format!("cannot remove {}", show(&self.path)))?;
@@ -69,13 +68,16 @@ impl Act for RemoveBlock {
 
     fn undo(&self, host: &Host<'_>, before: &Before) -> Result<()> {
         undo_placed(&self.copy(), &before.copy, &Wrote::Nothing, host)?;
-        undo_placed(&self.path, &before.file, &self.wrote(host, before)?, host)
+        match self.wrote(host, before)? {
+            Some(wrote) => undo_placed(&self.path, &before.file, &wrote, host),
+            None => Ok(()),
+        }
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, before: &Before) -> Result<()> {
         let wrote = self.wrote(scan.host, before)?;
         scan.placed(&self.copy(), &before.copy, Wrote::Nothing)?;
-        scan.placed(&self.path, &before.file, wrote)
+        wrote.map_or(Ok(()), |wrote| scan.placed(&self.path, &before.file, wrote))
     }
 }
 
@@ -112,18 +114,19 @@ impl RemoveBlock {
         Ok(if rest.trim().is_empty() { Outcome::Gone } else { Outcome::Text(rest) })
     }
 
-    fn wrote(&self, host: &Host<'_>, before: &Before) -> Result<Wrote> {
+    /// What this writes in the place of the file; none when it leaves it alone.
+    fn wrote(&self, host: &Host<'_>, before: &Before) -> Result<Option<Wrote>> {
         Ok(match self.outcome(host, before)? {
-            Outcome::Untouched => Wrote::Text(String::from_utf8_lossy(&before.file.read(host)?).into_owned()),
-            Outcome::Gone => Wrote::Nothing,
-            Outcome::Text(text) => Wrote::Text(text),
+            Outcome::Untouched => None,
+            Outcome::Gone => Some(Wrote::Nothing),
+            Outcome::Text(text) => Some(Wrote::Text(text)),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_host::host;
+    use super::super::test_host::{conflicts, host};
     use super::*;
 
     const BLOCK: &str = "\n# Nix\nif [ -e '/nix/x' ]; then\n  . '/nix/x'\nfi\n# End Nix\n\n";
@@ -160,6 +163,27 @@ mod tests {
                 action.undo(&host, &before).unwrap();
                 assert_eq!(action.capture(&host).unwrap(), before, "{text:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_left_alone_is_nobodys_to_ask_about() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path());
+        let action = RemoveBlock { path: dir.path().join("bashrc") };
+        fs::write(action.copy(), "of an installer\n").unwrap();
+        for held in [None, Some("one\n")] {
+            held.map_or_else(
+                || drop(fs::remove_file(&action.path)),
+                |text| fs::write(&action.path, text).unwrap(),
+            );
+            let before = action.capture(&host).unwrap();
+            action.apply(&host, &before).unwrap();
+            fs::write(&action.path, "theirs\n").unwrap();
+            assert!(conflicts(dir.path(), &action, &before).is_empty(), "{held:?}");
+            action.undo(&host, &before).unwrap();
+            assert_eq!(fs::read_to_string(&action.path).unwrap(), "theirs\n", "{held:?}");
+            assert_eq!(fs::read_to_string(action.copy()).unwrap(), "of an installer\n");
         }
     }
 

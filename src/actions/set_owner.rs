@@ -1,6 +1,7 @@
-//! Owner, group and mode of one path that root controls.
+//! Owner, group and mode of one directory.
 
 use std::fs::{File, Permissions};
+use std::io;
 use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use super::create_directory::octal;
 use super::drift::{self, Aspect, Drift, Repair};
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::system::checkpoint;
-use crate::system::files::{Ownership, open_directory};
+use crate::system::files::{Ownership, open_directory_in, open_parent};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -38,7 +39,11 @@ pub struct Was {
 
 impl SetOwner {
     fn open(&self) -> Result<File> {
-        open_directory(&self.path).with_context(|| format!("cannot open the directory {}", show(&self.path)))
+        let open = || -> io::Result<File> {
+            let (parent, name) = open_parent(&self.path)?;
+            Ok(open_directory_in(&parent, name)?)
+        };
+        open().with_context(|| format!("cannot open the directory {}", show(&self.path)))
     }
 
     fn set(&self, ownership: Ownership) -> Result<()> {

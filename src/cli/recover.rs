@@ -11,7 +11,7 @@ use super::remove::{self, Intention};
 use super::runs::{Ended, Runner, lock};
 use super::undo::{self, Agreed, NOTHING_TO_RESUME, NOTHING_TO_UNDO, Which};
 use super::{Session, require_root};
-use crate::journal;
+use crate::journal::{self, Run, RunState};
 use crate::platform::paths;
 
 /// `resume`.
@@ -19,13 +19,18 @@ pub fn resume(session: &Session, status: Status) -> Result<Exit> {
     require_root("resuming a run")?;
     let on = |runner: &mut Runner| {
         // A removal that is in the journal knows by itself what it does; it died before it could say so.
-        if removes(runner) {
+        let removes = removes(runner);
+        if removes {
             Intention::forget()?;
         }
-        match Intention::find()? {
+        let ended = match Intention::find()? {
             Some(intention) => remove::go_on(session, runner, intention),
             None => undo::go_on(session, runner),
+        }?;
+        if removes && ended.exit == Exit::Done {
+            remove::forget_program();
         }
+        Ok(ended)
     };
     on_journal(session, NOTHING_TO_RESUME, on)?.finish(session, status)
 }
@@ -46,9 +51,10 @@ pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
     on_journal(session, NOTHING_TO_UNDO, back)?.finish(session, args.status)
 }
 
-/// Whether the run that can go on is a removal itself.
+/// Whether the run that can go on is a removal itself. One that ended (`--keep-store`) is what another one may begin from.
 fn removes(runner: &Runner) -> bool {
-    runner.journal.current().ok().flatten().is_some_and(|run| run.plan_name == UNINSTALL)
+    let goes_on = |run: Run| run.plan_name == UNINSTALL && run.state != RunState::Applied;
+    runner.journal.current().ok().flatten().is_some_and(goes_on)
 }
 
 /// Makes the journal anew from its copies; how the command ends when another run holds it.

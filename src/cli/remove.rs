@@ -75,6 +75,38 @@ impl Intention {
     }
 }
 
+/// Where this program stays while what it undoes takes its place in [`paths::PROGRAM`] away.
+fn kept_program() -> PathBuf {
+    Path::new(paths::STATE_DIR).join("nix-unroot")
+}
+
+/// The program that is there to go on with.
+fn program() -> String {
+    match (Path::new(paths::PROGRAM).exists(), kept_program()) {
+        (false, kept) if kept.exists() => kept.display().to_string(),
+        _ => "nix-unroot".to_owned(),
+    }
+}
+
+/// Keeps this program where it was installed by a run that is about to be undone. A link, where that can be: a disk may be full.
+fn keep_program(session: &Session) {
+    let (from, to) = (Path::new(paths::PROGRAM), kept_program());
+    if to.exists() || !std::env::current_exe().is_ok_and(|own| own == from) {
+        return;
+    }
+    let copy = || files::replace(&to, &fs::read(from)?, Ownership::root(0o700));
+    if let Err(error) = fs::hard_link(from, &to).and_then(|()| files::sync_parent(&to)).or_else(|_| copy()) {
+        let (from, to) = (from.display(), to.display());
+        session.output.message(&format!("{from} goes before Nix does, and cannot be kept as {to}: {error}"));
+    }
+}
+
+/// Nothing is left to go on with.
+pub fn forget_program() {
+    // A program that stays costs room and nothing else.
+    let _ = fs::remove_file(kept_program());
+}
+
 fn path() -> PathBuf {
     Path::new(paths::STATE_DIR).join("removal.json")
 }
@@ -113,8 +145,9 @@ fn under(
         let survey = Survey::under(&runner.journal)?;
         let blocked = survey.blockers(session, args);
         if !blocked.is_empty() {
-            let on =
-                rolled_back.as_ref().map_or("nix-unroot uninstall", |_| "nix-unroot resume, which goes on");
+            let on = rolled_back.as_ref().map_or("nix-unroot uninstall".to_owned(), |_| {
+                format!("{} resume, which goes on", program())
+            });
             let text = format!("{}{}; then run {on}", so_far(&rolled_back), blocked.join("; "));
             return Ok(Ended::refused(session, &anyhow!(text)));
         }
@@ -123,16 +156,26 @@ fn under(
             return match rolled_back {
                 Some(ended) if survey.remains.is_empty() => {
                     Intention::forget()?;
+                    forget_program();
                     session.output.message("done: Nix is removed");
                     Ok(ended)
                 }
                 None if shown.is_some_and(|shown| plan != *shown) => {
                     bail!("something changed while the question stood: run nix-unroot uninstall again")
                 }
-                _ => runner.apply(session, &plan, false),
+                _ => {
+                    let ended = runner.apply(session, &plan, false)?;
+                    if ended.exit == Exit::Done {
+                        forget_program();
+                    }
+                    Ok(ended)
+                }
             };
         }
-        Intention { keep_store: args.keep_store, purge_homes: args.purge_homes }.keep()?;
+        keep_program(session);
+        let intention = Intention { keep_store: args.keep_store, purge_homes: args.purge_homes };
+        // What is removed may be what a full disk waits for.
+        runner.journal.with_room(|| intention.keep())?;
         // An audit's fixes went on top of a migration, so there may be several.
         let ended = undo::roll_back(session, runner, Which::Current, None, Agreed::Already)?;
         if ended.exit != Exit::Done {
@@ -146,7 +189,7 @@ fn under(
         }
         rolled_back = Some(ended);
         if session.signals()?.load(Ordering::Relaxed) {
-            bail!("{}stopped by a signal: nix-unroot resume goes on", so_far(&rolled_back));
+            bail!("{}stopped by a signal: {} resume goes on", so_far(&rolled_back), program());
         }
     }
 }

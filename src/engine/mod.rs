@@ -30,7 +30,7 @@ use crate::actions::{Host, Observer};
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState};
 use crate::plan::{Plan, Step};
 use crate::system::files::sync_file_systems;
-use crate::system::{checkpoint, kernel, text};
+use crate::system::{checkpoint, text};
 
 /// Who watches a run, step by step.
 pub trait RunObserver: Observer {
@@ -106,15 +106,21 @@ pub fn begin(journal: &mut Journal, backups: &Path, plan: &Plan) -> Result<i64> 
     }
     let ids: Vec<_> = plan.steps.iter().map(|step| step.id.as_str()).collect();
     let begun = journal.begin(&plan.name, &plan.to_json()?, &ids)?;
-    if let Some(run) = below {
-        // Not before: a removal could not be undone any more, and nothing would have come after it.
-        journal.set_run(run.id, RunState::Final)?;
-    }
+    // Not before: a removal could not be undone any more, and nothing would have come after it.
+    end_below(journal, begun, plan)?;
     Ok(begun)
 }
 
-/// Bytes with which a file system counts as full: no file that is put back is larger.
-const LITTLE_ROOM: u64 = 2 << 20;
+/// A removal that ended, and could be undone until now, cannot any more: another run has begun, which does not go on top of it.
+fn end_below(journal: &Journal, run: i64, plan: &Plan) -> Result<()> {
+    let before = journal.runs()?.into_iter().rev().find(|before| before.id < run && !before.state.is_over());
+    match before {
+        Some(before) if !plan.goes_on_top && recorded_plan(&before)?.ends_here => {
+            Ok(journal.set_run(before.id, RunState::Final)?)
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Where the backups of a run lie.
 pub fn run_directory(backups: &Path, run: i64) -> PathBuf {
@@ -163,7 +169,11 @@ impl<'a> Engine<'a> {
     pub fn resume(&mut self, run: &Run) -> Result<Ending> {
         let plan = recorded_plan(run)?;
         match run.state {
-            RunState::Applying => self.forward(run.id, &plan),
+            RunState::Applying => {
+                // It may have died before that.
+                end_below(self.journal, run.id, &plan)?;
+                self.forward(run.id, &plan)
+            }
             RunState::Undoing => self.back(run.id, &plan, Ending::Undone),
             RunState::Applied => Ok(Ending::Applied),
             RunState::Undone => Ok(Ending::Undone),
@@ -193,13 +203,19 @@ impl<'a> Engine<'a> {
     /// # Errors
     /// When that cannot be written.
     pub fn choose(&self, run: &Run, chosen: &[(Conflict, Keep)]) -> Result<()> {
-        let mut host = self.host(run.id)?;
         let choice = |(conflict, keep): &(Conflict, Keep)| Choice {
             path: conflict.path.clone(),
             digest: conflict.digest.clone(),
             keep: *keep,
         };
-        host.choices.add(&host.backups, chosen.iter().map(choice).collect())
+        self.keep_choices(run.id, &chosen.iter().map(choice).collect::<Vec<_>>())
+    }
+
+    fn keep_choices(&self, run: i64, choices: &[Choice]) -> Result<()> {
+        self.journal.with_room(|| {
+            let mut host = self.host(run)?;
+            host.choices.add(&host.backups, choices.to_vec())
+        })
     }
 
     fn forward(&mut self, run: i64, plan: &Plan) -> Result<Ending> {
@@ -320,11 +336,8 @@ impl<'a> Engine<'a> {
                 continue;
             }
             self.observer.step_begins(Direction::Back, index, plan.steps.len(), step);
-            let mut undone = self.undo_step(&host, run, index, step, captured);
             // Going back needs room for the files that it puts back, and a full disk may be why we go back.
-            while undone.is_err() && self.is_short_of_room() && self.journal.make_room() {
-                undone = self.undo_step(&host, run, index, step, captured);
-            }
+            let undone = self.journal.with_room(|| self.undo_step(&host, run, index, step, captured));
             let failed = undone.as_ref().err().map(|error| format!("{error:#}"));
             let step_ending = undone.map_or_else(StepEnding::Failed, |()| StepEnding::Done);
             self.observer.step_ends(Direction::Back, index, step, &step_ending);
@@ -365,12 +378,11 @@ impl<'a> Engine<'a> {
 
     /// Whether somebody has to choose before this run is undone. All conflicts are found before the first step is undone.
     fn has_conflicts(&self, run: i64, plan: &Plan) -> Result<bool> {
-        let mut host = self.host(run)?;
-        let (found, follow) = self.scan(&host, plan, &self.records(run, plan)?)?;
+        let (found, follow) = self.scan(&self.host(run)?, plan, &self.records(run, plan)?)?;
         for conflict in &found {
             self.observer.as_observer().note(&format!("{}: {}", text::path(&conflict.path), conflict.reason));
         }
-        host.choices.add(&host.backups, follow)?;
+        self.keep_choices(run, &follow)?;
         Ok(!found.is_empty())
     }
 
@@ -394,11 +406,6 @@ impl<'a> Engine<'a> {
         let (mut found, follow) = scan.finish()?;
         found.retain(|conflict| !host.choices.has(conflict));
         Ok((found, follow))
-    }
-
-    fn is_short_of_room(&self) -> bool {
-        let short = |path: &Path| kernel::room(path).is_some_and(|room| room.free_bytes < LITTLE_ROOM);
-        short(Path::new("/etc")) || short(&self.backups)
     }
 
     fn records(&self, run: i64, plan: &Plan) -> Result<Vec<StepRecord>> {

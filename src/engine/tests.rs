@@ -295,6 +295,28 @@ fn what_ends_here_ends_when_the_next_run_has_begun() {
     assert!(bench.dir.path().join("state/journal.reserve").exists());
 }
 
+/// Also when the next run died before it could say so.
+#[test]
+fn what_ends_here_ends_when_the_next_run_goes_on() {
+    let mut bench = Bench::new();
+    let plan = bench.plan(&["a"]);
+    bench.apply(false, &Plan { ends_here: true, ..plan.clone() });
+    bench.journal.begin(&plan.name, &plan.to_json().unwrap(), &["a"]).unwrap();
+    let run = bench.journal.current().unwrap().unwrap();
+    let (_, ended) = bench.run(false, |engine| engine.resume(&run));
+    assert_eq!(ended, Ending::Applied);
+    let states = |bench: &Bench| -> Vec<_> {
+        bench.journal.runs().unwrap().into_iter().map(|run| run.state).collect()
+    };
+    assert_eq!(states(&bench), [RunState::Final, RunState::Applied]);
+    // What goes on top of one leaves it as it is.
+    let top = Plan { goes_on_top: true, ..plan.clone() };
+    bench.journal.begin(&top.name, &top.to_json().unwrap(), &["a"]).unwrap();
+    let run = bench.journal.current().unwrap().unwrap();
+    bench.run(false, |engine| engine.resume(&run));
+    assert_eq!(states(&bench), [RunState::Final, RunState::Applied, RunState::Applied]);
+}
+
 #[test]
 fn backups_of_a_forgotten_run_are_not_added_to() {
     let mut bench = Bench::new();

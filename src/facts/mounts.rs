@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Mount;
 use super::reader::Reader;
+use crate::system::mounts::unescape;
 use crate::types::STORE_DIR;
 
 /// File systems that another machine serves. Ownership and locks there are not this kernel's alone.
@@ -62,12 +63,6 @@ fn line(line: &str) -> Option<Mount> {
         idmapped: has("idmapped"),
         holds_store: false,
     })
-}
-
-/// Undoes the kernel's octal escapes for space, tab, newline and backslash.
-fn unescape(text: &str) -> String {
-    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    escapes.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 #[cfg(test)]

@@ -55,6 +55,14 @@ impl RawProcess {
         !self.in_container || self.in_users_container
     }
 
+    /// Whether one of its uids is such a one: the effective, or another that it can make that at any time, the real and the saved one.
+    pub fn has_uid(&self, is_such: impl Fn(u32) -> bool) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        // proc_pid_status(5); not on a Mac.
+        let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+        is_such(self.uid) || uids.split_whitespace().filter_map(|uid| uid.parse().ok()).any(is_such)
+    }
+
     /// Its command line for people: whoever started it chose the words.
     pub fn shown(&self) -> String {
         one_line(&self.command.join(" ")).chars().take(COMMAND_LENGTH).collect()

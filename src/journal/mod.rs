@@ -36,7 +36,10 @@ use reserve::Reserve;
 pub use restore::{is_there, restore_from_copies};
 pub use states::{Run, RunState, StepRecord, StepState};
 
-use crate::system::checkpoint;
+use crate::system::{checkpoint, kernel};
+
+/// Bytes with which a file system counts as full: no file that is put back is larger.
+const LITTLE_ROOM: u64 = 2 << 20;
 
 /// An open journal.
 #[derive(Debug)]
@@ -215,10 +218,18 @@ impl Journal {
         self.change(run, &Event::Step { index, state, captured: None, error })
     }
 
-    /// Gives back a portion of the room that is kept for the journal, for undoing a step on a full disk; false when none
-    /// is left.
-    pub fn make_room(&self) -> bool {
-        self.reserve.release()
+    /// Does `work` again for as long as it fails on a full disk and there is some of the room that is kept for the journal, of which a portion
+    /// is given back each time: for undoing, and for what it needs to know.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn with_room<T, E>(&self, mut work: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+        let is_full = |path: &Path| kernel::room(path).is_some_and(|room| room.free_bytes < LITTLE_ROOM);
+        let mut done = work();
+        while done.is_err() && (is_full(Path::new("/etc")) || is_full(&self.path)) && self.reserve.release() {
+            done = work();
+        }
+        done
     }
 
     /// All runs, the oldest first.

@@ -1,10 +1,15 @@
 //! Files that are replaced whole or not at all, and remembered exactly.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::path::Arg;
 use xattr::FileExt;
 
 use super::access_list::ACCESS_LIST;
@@ -131,6 +136,35 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 pub fn open_directory(path: &Path) -> io::Result<File> {
     let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
     OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+/// Opens a directory in another one; a link in its place is refused.
+///
+/// # Errors
+/// When it is no directory, or cannot be read.
+pub fn open_directory_in(parent: impl AsFd, name: impl Arg) -> Result<File, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::empty()).map(File::from)
+}
+
+/// Opens the directory of `path`, and its own name in that. Below `/nix`, where the daemon's user may put a link in the place of what is
+/// its own, there is none on the way.
+///
+/// # Errors
+/// When it cannot be opened; [`is_diverted`] tells when that is for a link on the way.
+pub fn open_parent(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let parent = parent(path)?;
+    let directory = match path.starts_with("/nix") {
+        true => kernel::open_dir(parent)?,
+        false => File::open(parent)?.into(),
+    };
+    Ok((directory, name))
+}
+
+/// Whether opening failed because there is a link, or something else that is no directory, where none was made.
+pub fn is_diverted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(nix::libc::ELOOP | nix::libc::ENOTDIR))
 }
 
 /// Puts on the disk all that was changed on the file systems of these directories. One that is not there is left out, and so is what has

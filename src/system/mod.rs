@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod files;
 pub mod kernel;
+pub mod mounts;
 pub mod own_program;
 pub mod package_lock;
 pub mod pause;

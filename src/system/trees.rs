@@ -1,15 +1,17 @@
 //! Removing and copying trees of files, with rm(1) and cp(1), however long it takes with root's rights.
 //!
 //! rm and not the standard library, whose recursion a tree of some thousand levels stops. Both follow no link, so a tree may be hostile. A
-//! Mac's tools know no long options, and its rm knows `-x` only since macOS 12.3 (`rm/rm.c` of Apple's file_cmds-353.100.22); so there mounts
-//! are looked for beforehand.
+//! Mac's tools know no long options, and its rm knows `-x` only since macOS 12.3 (`rm/rm.c` of Apple's file_cmds-353.100.22); that of Linux
+//! goes into what is mounted from the same file system. So mounts are looked for beforehand.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::command::{self, CommandError};
-use super::kernel;
+use super::{kernel, mounts};
 
 /// How long removing may take with another user's rights, who may hold it up.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -20,12 +22,15 @@ pub enum TreeError {
     /// The tool says why.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// Another file system.
-    #[error("{0} is mounted below: unmount it, and try again")]
+    /// Something that is mounted, be it from the same file system.
+    #[error("something is mounted at {}: unmount it, and try again", super::text::path(.0))]
     Mounted(PathBuf),
+    /// Nobody knows what is mounted.
+    #[error("cannot read /proc/self/mountinfo: {0}")]
+    Unknown(#[source] io::Error),
 }
 
-/// Removes what is at `path` and all below it. Nothing there is fine. What is mounted below stays and is an error.
+/// Removes what is at `path` and all below it. Nothing there is fine. Where something is mounted there or below, nothing is removed.
 ///
 /// # Errors
 /// When something is left.
@@ -42,14 +47,13 @@ pub fn remove_as(user: (u32, u32), paths: &[PathBuf]) -> Result<(), TreeError> {
 }
 
 fn remove_with_rights(user: Option<(u32, u32)>, paths: &[PathBuf]) -> Result<(), TreeError> {
+    let mounts = mount_points()?;
+    if let Some(mounted) = paths.iter().find_map(|path| mounted_at(&mounts, path)) {
+        return Err(TreeError::Mounted(mounted));
+    }
     let options: &[&str] = match kernel::is_mac() {
-        true => {
-            let said = command::run("mount", &[] as &[&str])?;
-            if let Some(mounted) = paths.iter().find_map(|path| mounted_below(&said, path)) {
-                return Err(TreeError::Mounted(mounted));
-            }
-            &["-rf", "--"]
-        }
+        true => &["-rf", "--"],
+        // Somebody may mount something meanwhile.
         false => &["--recursive", "--force", "--one-file-system", "--"],
     };
     let words: Vec<&OsStr> =
@@ -73,13 +77,27 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), TreeError> {
     Ok(())
 }
 
-/// What is mounted below `path`, as mount(8) of a Mac tells: `/dev/disk3s7 on /nix (apfs, local)`.
-fn mounted_below(mounts: &str, path: &Path) -> Option<PathBuf> {
+/// Where something is mounted on this machine.
+fn mount_points() -> Result<Vec<PathBuf>, TreeError> {
+    if !kernel::is_mac() {
+        let table = fs::read("/proc/self/mountinfo").map_err(TreeError::Unknown)?;
+        return Ok(mounts::points(&String::from_utf8_lossy(&table)).collect());
+    }
+    Ok(points_of_a_mac(&command::run("mount", &[] as &[&str])?))
+}
+
+/// As mount(8) of a Mac tells: `/dev/disk3s7 on /nix (apfs, local)`.
+fn points_of_a_mac(said: &str) -> Vec<PathBuf> {
+    let point = |line: &str| Some(PathBuf::from(line.split_once(" on ")?.1.rsplit_once(" (")?.0));
+    said.lines().filter_map(point).collect()
+}
+
+/// What is mounted at `path` or below.
+fn mounted_at(mounts: &[PathBuf], path: &Path) -> Option<PathBuf> {
     // `/var` is a link on a Mac. Only the name itself may be somebody else's.
     let real = path.parent().and_then(|parent| parent.canonicalize().ok());
     let real = real.zip(path.file_name()).map_or_else(|| path.to_owned(), |(parent, name)| parent.join(name));
-    let place = |line: &str| Some(PathBuf::from(line.split_once(" on ")?.1.rsplit_once(" (")?.0));
-    mounts.lines().filter_map(place).find(|place| *place != real && place.starts_with(&real))
+    mounts.iter().find(|point| point.starts_with(&real)).cloned()
 }
 
 #[cfg(test)]
@@ -87,13 +105,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_mounted_below_is_found() {
+    fn what_is_mounted_is_found() {
         let mounts = "/dev/disk3s1s1 on / (apfs, sealed, local)\n/dev/disk3s7 on /nix (apfs, local, nobrowse)\n\
                       /dev/disk5s1 on /nix/var/a disk (1) (apfs, local)\nmap auto_home on /home (autofs)\n";
-        let below = |path: &str| mounted_below(mounts, Path::new(path));
+        let mounts = points_of_a_mac(mounts);
+        let below = |path: &str| mounted_at(&mounts, Path::new(path));
         assert_eq!(below("/nix/var"), Some("/nix/var/a disk (1)".into()));
-        assert_eq!(below("/nix"), Some("/nix/var/a disk (1)".into()));
-        for free in ["/nix/store", "/nix/var/a disk (1)", "/nix/v", "/hom"] {
+        assert_eq!(below("/nix"), Some("/nix".into()));
+        for free in ["/nix/store", "/nix/v", "/hom"] {
             assert_eq!(below(free), None, "{free}");
         }
     }
@@ -110,5 +129,30 @@ mod tests {
             remove(&from).unwrap();
             assert!(!from.exists() && to.exists());
         }
+    }
+    /// rm's own look at devices does not see what is mounted from the same one.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn nothing_is_removed_from_what_is_mounted() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        let dir = tempfile::tempdir().unwrap();
+        let (theirs, tree) = (dir.path().join("theirs"), dir.path().join("tree"));
+        let point = tree.join("a b");
+        fs::create_dir_all(&point).unwrap();
+        fs::create_dir(&theirs).unwrap();
+        fs::write(theirs.join("file"), "").unwrap();
+        let none = None::<&str>;
+        mount(Some(&theirs), &point, none, MsFlags::MS_BIND, none).unwrap();
+        let refused: Vec<_> = [&tree, &point].map(|path| remove(path)).into();
+        umount2(&point, MntFlags::empty()).unwrap();
+        for refused in refused {
+            assert!(matches!(&refused, Err(TreeError::Mounted(at)) if *at == point), "{refused:?}");
+        }
+        assert!(theirs.join("file").exists() && point.exists());
+        remove(&tree).unwrap();
+        assert!(!tree.exists());
     }
 }

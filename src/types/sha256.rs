@@ -41,6 +41,11 @@ impl Sha256Digest {
         }
     }
 
+    /// The digest of these bytes.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self::finish(Sha256::new_with_prefix(bytes))
+    }
+
     fn finish(digest: Sha256) -> Self {
         Self(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::daemon_uid::server_of;
 use super::{CheckError, Outcome, Target};
 use crate::daemon::Connection;
-use crate::system::text;
+use crate::system::{mounts, text};
 
 const REMEDY: &str = "take ProtectHome=, PrivateTmp=, TemporaryFileSystem= and their kin out of the drop-ins of \
                       nix-daemon-gate.service (systemctl cat nix-daemon-gate.service)";
@@ -36,7 +36,7 @@ fn hidden(pid: i32) -> Result<Vec<PathBuf>, CheckError> {
     let table = PathBuf::from(format!("/proc/{pid}/mountinfo"));
     let text = fs::read_to_string(&table).map_err(CheckError::io("cannot read", &table))?;
     let mut hidden: Vec<_> =
-        mount_points(&text).filter(|point| !is_own(point) && differs(pid, point)).collect();
+        mounts::points(&text).filter(|point| !is_own(point) && differs(pid, point)).collect();
     hidden.sort();
     hidden.dedup();
     Ok(hidden)
@@ -55,17 +55,6 @@ fn differs(pid: i32, point: &Path) -> bool {
     identity(point).is_some_and(|ours| identity(&seen) != Some(ours))
 }
 
-/// The mount points of a mountinfo table (proc_pid_mountinfo(5)), with its octal escapes undone.
-fn mount_points(table: &str) -> impl Iterator<Item = PathBuf> {
-    table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(unescape(point)))
-}
-
-fn unescape(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,13 +63,5 @@ mod tests {
     fn our_own_view_hides_nothing_from_us() {
         let pid = std::process::id().cast_signed();
         assert_eq!(hidden(pid).unwrap(), Vec::<PathBuf>::new());
-    }
-
-    #[test]
-    fn mount_points_are_read_with_their_escapes() {
-        let table =
-            "22 1 8:1 / / rw shared:1 - ext4 /dev/sda rw\n30 22 0:5 / /mnt/a\\040b rw - tmpfs none rw\n";
-        let points: Vec<_> = mount_points(table).collect();
-        assert_eq!(points, [PathBuf::from("/"), PathBuf::from("/mnt/a b")]);
     }
 }

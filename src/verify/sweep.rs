@@ -7,6 +7,7 @@ use std::path::Path;
 use super::gc_roots::{self, Plant};
 use super::leftovers::{Leftovers, REMEDY};
 use super::{CheckError, Target};
+use crate::daemon::Connection;
 use crate::types::STORE_DIR;
 use crate::types::StorePath;
 
@@ -45,7 +46,7 @@ pub fn sweep(target: &Target) -> Result<(), CheckError> {
 fn sweep_store(target: &Target) -> Result<(), CheckError> {
     let (left, more) = named_as_ours(Path::new(STORE_DIR))?;
     if left.is_empty() {
-        return Ok(());
+        return reserve_again(target);
     }
     let mut leftovers = Leftovers::new(&target.socket)?;
     left.into_iter().for_each(|path| leftovers.push(path));
@@ -54,6 +55,17 @@ fn sweep_store(target: &Target) -> Result<(), CheckError> {
         return Err(CheckError::Other(format!(
             "more than {MOST} store paths are named as a check names its own: {REMEDY}"
         )));
+    }
+    Ok(())
+}
+
+/// Nix keeps some space for its own bookkeeping, which it gives up when it deletes, and takes again when it next opens the store
+/// (`reservedPath` in Nix's `src/libstore/gc.cc` and `local-store.cc`). A check that died between the two left the store without.
+fn reserve_again(target: &Target) -> Result<(), CheckError> {
+    let reserved = target.state_dir.join("db/reserved");
+    if fs::symlink_metadata(reserved).is_err() {
+        // Each connection has a process of its own, which opens the store before it answers.
+        Connection::open(&target.socket)?;
     }
     Ok(())
 }

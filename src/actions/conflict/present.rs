@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 
 use super::super::file_state::FileState;
 use super::super::{Host, show};
 use super::Version;
+use crate::types::Sha256Digest;
 
 /// Longest text that is shown or put into a document, in bytes.
 const SHOWN: usize = 64 * 1024;
@@ -133,5 +133,5 @@ impl Wrote {
 
 /// SHA-256 in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256Digest::of_bytes(bytes).to_string()
 }

@@ -2,12 +2,12 @@
 //! and makes nothing of root's hang or crash.
 
 use super::target::subuids;
-use super::{migrate, ready};
+use super::{migrate, migrated, ready};
 use crate::harness::layout::Layout;
 use crate::harness::machine::{Machine, quote};
 use crate::harness::manifest::Manifest;
 use crate::harness::product;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 
 /// How many entries are planted unless `NIX_UNROOT_HOSTILE_ENTRIES` says otherwise.
@@ -206,6 +206,34 @@ fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
         .root("find /nix -xdev -nouser 2>/dev/null | head -3; stat -c %U:%G /nix/store /nix/var/nix/db")?;
     ensure!(left == "root:nixbld\nroot:root", "left with the uid of nix: {left}");
     Ok(())
+}
+
+/// A directory of the daemon's that is gone is made anew; between the look and that, it puts a link in its place.
+#[test]
+fn a_link_that_it_plants_in_time_is_not_followed() -> Result<()> {
+    let (machine, _) = migrated(Layout::Debian, "hostile-repair")?;
+    let builds = "/nix/var/nix/builds";
+    as_user(&machine, "nix", &format!("mv {builds} {builds}-gone"))?;
+    let state = "stat -c '%a %u %g %i' /etc/shadow";
+    let shadow = machine.root(state)?;
+    // It sees the instant by the log of instants, and has a second for the link.
+    machine.root("touch /run/instants; chmod 644 /run/instants")?;
+    machine.background(
+        "root",
+        &format!("exec setpriv --reuid=nix --regid=nix --clear-groups sh -c 'until grep -q directories-.*:recorded /run/instants; do sleep 0.01; done; ln -s /etc/shadow {builds}; touch /tmp/planted'"),
+    )?;
+    let repair = format!(
+        "NIX_UNROOT_CHECKPOINT_LOG=/run/instants strace -f -o /dev/null -e trace=mkdir,mkdirat -e inject=mkdir,mkdirat:delay_enter=1s {}/nix-unroot doctor --repair --yes",
+        product::DIR
+    );
+    let outcome = machine.shell("root", &repair)?.timeout(Duration::from_secs(300)).run()?;
+    machine.root("test -e /tmp/planted").with_context(|| format!("nothing was planted: {outcome}"))?;
+    ensure!(outcome.status == 1 && outcome.stderr.contains(builds), "{outcome}");
+    let now = machine.root(state)?;
+    ensure!(now == shadow, "/etc/shadow was {shadow}, is {now}");
+    // It was undone, and with it went the link. Nobody plants any more.
+    ends(&machine, "doctor --repair --yes", &[0])?;
+    ends(&machine, "verify", &[0]).map(drop)
 }
 
 /// A constraint that takes its time for each of many rows, which nobody looked at when they came. A signal ends the rollback that

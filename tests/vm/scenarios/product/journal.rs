@@ -48,7 +48,13 @@ fn a_run_whose_disk_fills_up_is_recorded_and_undone() -> Result<()> {
         machine.root(&format!("rm {STATE}/filler"))?;
         before.assert_same(&manifest(&machine)?, &format!("after a full disk at {instant} and {command}"))?;
     }
-    Ok(())
+    // So is whose version stays of what somebody changed, which is put aside there, too.
+    product::ok(&machine, "migrate --yes")?;
+    machine.root("echo '# theirs' >>/etc/systemd/system/nix-root-scan.timer")?;
+    fill(&machine)?;
+    product::ok(&machine, "rollback --yes --keep ours")?;
+    machine.root(&format!("rm {STATE}/filler; grep -q theirs {STATE}/backups/run-*/put-aside-*"))?;
+    before.assert_same(&manifest(&machine)?, "after a full disk and a choice")
 }
 
 /// Whichever part of it is damaged, the journal says so, and its copy leads back.

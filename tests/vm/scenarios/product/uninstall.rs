@@ -1,7 +1,7 @@
 //! Nix goes, whoever brought it, and nothing else does.
 
 use super::interrupted::{killed_at, manifest};
-use super::{migrate, ready};
+use super::{migrate, migrated, ready};
 use crate::harness::layout::Layout;
 use crate::harness::machine::Machine;
 use crate::harness::manifest::Manifest;
@@ -35,6 +35,19 @@ fn installed_used_and_removed_is_as_never_installed() -> Result<()> {
     let again = product::run(&machine, "uninstall --yes")?.exits(0)?;
     ensure!(again.stderr.contains("nothing to do"), "{again}");
     Ok(())
+}
+
+/// What was installed by a migration goes with it, and what goes on with the removal must not.
+#[test]
+fn a_program_that_removes_itself_can_go_on() -> Result<()> {
+    let (machine, _) = migrated(Layout::Debian, "uninstall-itself")?;
+    let (installed, kept) = ("/usr/local/sbin/nix-unroot", "/var/lib/nix-unroot/nix-unroot");
+    let killed = format!("NIX_UNROOT_CHECKPOINT=run:undone {installed} uninstall --yes");
+    machine.try_root(&killed)?.exits(137)?;
+    machine.root(&format!(
+        "test ! -e {installed}; {kept} history | grep 'resume goes on'; {kept} resume --yes; test ! -e {kept}"
+    ))?;
+    assert_removed(&machine, Layout::Debian)
 }
 
 fn a_used_nix_is_removed(layout: Layout) -> Result<()> {

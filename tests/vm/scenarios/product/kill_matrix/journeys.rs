@@ -33,7 +33,7 @@ const UNITS: &str = "nix|dbus|basic|sysinit|multi-user|graphical|default|sockets
 
 const MIGRATE: Journey = Journey {
     name: "migrate, Debian's packages",
-    make: || Ok(ready(Layout::Debian, "kill")?.0),
+    make: || with_builds_leftovers(Layout::Debian, "kill"),
     arguments: |_| Ok("migrate --yes".to_owned()),
     is_final: false,
     registers: false,
@@ -50,7 +50,7 @@ pub const JOURNEYS: [Journey; 11] = [
     MIGRATE,
     Journey {
         name: "migrate, official installer",
-        make: || Ok(ready(Layout::Official, "kill")?.0),
+        make: || with_builds_leftovers(Layout::Official, "kill"),
         ..MIGRATE
     },
     Journey {
@@ -144,10 +144,19 @@ impl Journey {
     }
 }
 
+/// What builds that failed left in the store: owners and a mode that are recorded one by one before they change.
+fn with_builds_leftovers(layout: Layout, test: &str) -> Result<Machine> {
+    let (machine, _) = ready(layout, test)?;
+    machine.root(
+        "cd /nix/store; mkdir left; for n in 1 2 3; do echo $n >left/$n; chown nixbld$n:nixbld left/$n; done; chmod 4755 left/3",
+    )?;
+    Ok(machine)
+}
+
 /// Every kind of file that the daemon may be given access to, an installer's leftovers, builds without a sandbox, and a lack of every
 /// directory that a migration makes where there is none. The signing key is that of a seed of zeros: machines are alike.
 fn with_everything() -> Result<Machine> {
-    let (machine, _) = ready(Layout::Official, "kill-all")?;
+    let machine = with_builds_leftovers(Layout::Official, "kill-all")?;
     machine.root(
         r#"cd /etc/nix; printf 'test:%s' AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA7aie8zrakLWKjqNAqbw1zZTIVdx3iQ6Y6wEihi1naKQ== >sign.key
         touch builder.key tls.key; echo 'machine cache.example password x' >netrc; echo 'fallback = true' >tokens.conf
