@@ -179,6 +179,19 @@ pub fn read_accounts(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
+    /// `daemon` is on every machine; its uid is not to become ours.
+    #[test]
+    fn a_resumed_run_takes_over_nobodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = super::super::test_host::host(dir.path());
+        std::fs::create_dir(&host.backups).unwrap();
+        let account = Account { kind: Kind::User, name: "daemon" };
+        account.ensure_ours(&host, |_| true).unwrap_err();
+        account.begin(&host).unwrap();
+        account.ensure_ours(&host, |_| false).unwrap_err();
+        account.ensure_ours(&host, |_| true).unwrap();
+    }
+
     #[test]
     fn an_account_is_ours_by_its_number_or_by_its_line() {
         let group = Account { kind: Kind::Group, name: "nix" };

@@ -231,6 +231,21 @@ mod tests {
     }
 
     #[test]
+    fn more_ranges_are_put_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, path) = (host(dir.path()), dir.path().join("subuid"));
+        fs::create_dir(&host.backups).unwrap();
+        let aside = host.backups.join("put-aside-subuid");
+        fs::write(&path, "nix:3:4\n").unwrap();
+        let before = FileState::capture(&path, &host).unwrap();
+        action().keep_lines_of_others(&path, &before, &host).unwrap();
+        assert!(!aside.exists());
+        fs::write(&path, "nix:3:4\nnix:9:9\n").unwrap();
+        action().keep_lines_of_others(&path, &before, &host).unwrap();
+        assert_eq!(fs::read_to_string(aside).unwrap(), "nix:3:4\nnix:9:9\n");
+    }
+
+    #[test]
     fn a_killed_useradd_leaves_exactly_our_line() {
         let looks_ours = |line: &str| action().looks_ours(&line.split(':').collect::<Vec<_>>());
         let ours = "nix:x:990:0:Nix daemon and store:/var/empty:/usr/sbin/nologin";

@@ -108,3 +108,34 @@ fn is_program(path: &Path) -> bool {
     fs::symlink_metadata(path)
         .is_ok_and(|metadata| metadata.is_file() && Ownership::of(&metadata) == Ownership::root(0o755))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_host::host;
+    use super::*;
+
+    #[test]
+    fn a_resumed_run_does_not_write_over_what_somebody_put_there() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path());
+        let action = InstallProgram { source: dir.path().join("source"), path: dir.path().join("program") };
+        fs::write(&action.source, "ours").unwrap();
+        let before = action.capture(&host).unwrap();
+        for _ in 0..2 {
+            action.apply(&host, &before).unwrap();
+            assert!(action.is_done(&host).unwrap());
+        }
+        fs::write(&action.path, "theirs").unwrap();
+        action.apply(&host, &before).unwrap_err();
+        action.undo(&host, &before).unwrap_err();
+        assert_eq!(fs::read_to_string(&action.path).unwrap(), "theirs");
+        // Nor is another program installed than the one that the run began with.
+        fs::remove_file(&action.path).unwrap();
+        fs::write(&action.source, "another").unwrap();
+        action.apply(&host, &before).unwrap_err();
+        assert!(!action.path.exists());
+    }
+}

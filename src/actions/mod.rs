@@ -413,6 +413,20 @@ fn gid_of(group: &str) -> Result<u32> {
 }
 
 #[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Not only for its time: a signal ends a child of another user's, too.
+    #[test]
+    fn a_child_is_ended_with_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = test_host::host(dir.path());
+        let cancelled = host.limits(CHILD_TIME).cancelled;
+        assert!(cancelled.is_some_and(|flag| std::ptr::eq(flag, host.cancelled)));
+    }
+}
+
+#[cfg(test)]
 mod test_host {
     use super::conflict::{Choice, Conflict, Keep};
     use super::*;

@@ -238,6 +238,38 @@ time.sleep(60)";
         assert!(!is_found());
     }
 
+    /// Whose descriptor is closed by now.
+    #[test]
+    fn a_mapped_file_is_found_by_its_owner() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, [0; 4096]).unwrap();
+        chown(&path, Some(OWNER), None).unwrap();
+        let map = "import ctypes, os, sys, time
+c = ctypes.CDLL(None); c.mmap.restype = ctypes.c_void_p
+fd = os.open(sys.argv[1], os.O_RDWR)
+at = c.mmap(None, ctypes.c_size_t(4096), int(sys.argv[2]), int(sys.argv[3]), fd, ctypes.c_long(0))
+assert at not in (None, 2**64 - 1)
+os.close(fd); print('open', flush=True); time.sleep(60)";
+        // Rights: 1 reading, 2 writing; 1 is shared, 2 private (mmap(2)).
+        for (rights, kind, is_writer) in [("3", "1", true), ("1", "1", true), ("3", "2", false)] {
+            let mut python = std::process::Command::new("python3")
+                .args(["-c", map, path.to_str().unwrap(), rights, kind])
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut said = [0; 5];
+            std::io::Read::read_exact(python.stdout.as_mut().unwrap(), &mut said).unwrap();
+            let found = writes(python.id().cast_signed(), &is_owners);
+            python.kill().unwrap();
+            python.wait().unwrap();
+            assert_eq!(found.is_some(), is_writer, "rights {rights}, kind {kind}");
+        }
+    }
+
     #[test]
     fn flags_and_areas_are_read() {
         for (info, writes) in [

@@ -70,3 +70,27 @@ impl PutSymlink {
         Wrote::Link(self.target.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_host::host;
+    use super::*;
+
+    #[test]
+    fn a_resumed_run_does_not_write_over_what_somebody_put_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path());
+        let action = PutSymlink { path: dir.path().join("unit"), target: "/dev/null".into() };
+        fs::write(&action.path, "a unit").unwrap();
+        let before = action.capture(&host).unwrap();
+        for _ in 0..2 {
+            action.apply(&host, &before).unwrap();
+            assert!(action.is_done(&host).unwrap());
+        }
+        fs::remove_file(&action.path).unwrap();
+        fs::write(&action.path, "theirs").unwrap();
+        action.apply(&host, &before).unwrap_err();
+        action.undo(&host, &before).unwrap_err();
+        assert_eq!(fs::read_to_string(&action.path).unwrap(), "theirs");
+    }
+}

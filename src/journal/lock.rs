@@ -93,35 +93,3 @@ fn who_has(path: &Path) -> String {
 fn lock_path(journal: &Path) -> PathBuf {
     journal.with_file_name("lock")
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_second_run_is_refused_until_the_first_ends() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = dir.path().join("journal.sqlite");
-        assert!(!Lock::is_held(&journal));
-        assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "asking makes no file");
-        let lock = Lock::take(&journal).unwrap();
-        assert!(matches!(Lock::take(&journal), Err(LockError::Held { .. })));
-        assert!(Lock::is_held(&journal));
-        drop(lock);
-        Lock::take(&journal).unwrap();
-    }
-
-    /// A child that outlives a killed run holds its lock.
-    #[test]
-    fn who_holds_it_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = dir.path().join("journal.sqlite");
-        let lock = Lock::take(&journal).unwrap();
-        let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
-        drop(lock);
-        let error = Lock::take(&journal).unwrap_err().to_string();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(error.contains(&format!("(process {} (sleep) holds ", child.id())), "{error}");
-    }
-}

@@ -38,8 +38,8 @@ pub use states::{Run, RunState, StepRecord, StepState};
 
 use crate::system::{checkpoint, kernel};
 
-/// Bytes with which a file system counts as full: no file that is put back is larger.
-const LITTLE_ROOM: u64 = 2 << 20;
+/// Bytes with which a file system counts as full: what is given back could have mattered.
+const LITTLE_ROOM: u64 = reserve::SIZE;
 
 /// An open journal.
 #[derive(Debug)]

@@ -2,6 +2,8 @@
 
 use super::copy::Sum;
 use super::*;
+#[cfg(target_os = "linux")]
+use crate::system::small_disk::SmallDisk;
 
 fn journal() -> (tempfile::TempDir, Journal) {
     let dir = tempfile::tempdir().unwrap();
@@ -330,4 +332,33 @@ fn a_log_without_its_index_is_read_and_left_alone() {
         drop(journal);
         assert!(files() == before, "looking changed something");
     }
+}
+
+/// The copy comes before the database, so it meets a full disk first.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_copy_has_its_part_of_the_room() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let disk = SmallDisk::new(16);
+    let mut journal = Journal::open(&disk.path().join("state/journal.sqlite")).unwrap();
+    let run = journal.begin("migrate", "{}", &["one"]).unwrap();
+    fs::write(disk.path().join("filler"), vec![0; 16 << 20]).unwrap_err();
+    for _ in 0..40 {
+        journal.set_step(run, 0, StepState::Doing, Some(&"x".repeat(9000))).unwrap();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_room_no_run_begins() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let disk = SmallDisk::new(4);
+    let mut journal = Journal::open(&disk.path().join("state/journal.sqlite")).unwrap();
+    let begun = journal.begin("migrate", "{}", &["one"]);
+    assert!(matches!(begun, Err(JournalError::NoRoom { .. })), "{begun:?}");
+    assert!(journal.runs().unwrap().is_empty());
 }

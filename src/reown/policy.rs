@@ -209,7 +209,8 @@ mod tests {
             log.push(std::fs::File::open("/").unwrap().into(), exception(number));
             assert!(log.waiting.len() <= 3 && log.is_full() == (log.waiting.len() == 3), "{number}");
             if log.is_full() || number == 8 {
-                let change = |_, _: &Exception| {
+                let change = |_, exception: &Exception| {
+                    assert!(recorded(&record).contains(exception), "it changes before it is recorded");
                     changed += 1;
                     Ok(())
                 };
@@ -217,13 +218,17 @@ mod tests {
                 assert!(!log.is_full());
             }
         }
-        let mut read = 0;
-        record::read(&record, |found| {
-            read += 1;
-            assert_eq!(found, exception(read));
+        assert!(recorded(&record) == (1..=8).map(exception).collect::<Vec<_>>());
+        assert_eq!(changed, 8);
+    }
+
+    fn recorded(path: &Path) -> Vec<Exception> {
+        let mut all = Vec::new();
+        let read = record::read(path, |found| {
+            all.push(found);
             Ok(())
-        })
-        .unwrap();
-        assert_eq!((changed, read), (8, 8));
+        });
+        read.unwrap();
+        all
     }
 }

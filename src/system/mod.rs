@@ -12,6 +12,8 @@ pub mod mounts;
 pub mod own_program;
 pub mod package_lock;
 pub mod pause;
+#[cfg(all(test, target_os = "linux"))]
+pub mod small_disk;
 pub mod text;
 pub mod trees;
 pub mod watched;

@@ -2,7 +2,7 @@
 
 use super::interrupted::manifest;
 use super::target::{Expected, assert_root_owned_build, assert_trust, assert_unprivileged_build};
-use super::{migrate, ready};
+use super::{migrate, migrated, ready};
 use crate::harness::layout::Layout;
 use crate::harness::manifest::Manifest;
 use crate::harness::{nixcmd, product};
@@ -72,4 +72,23 @@ fn there_and_back_and_there(layout: Layout) -> Result<()> {
     // The build above is garbage as well, and goes with the rest.
     expected.assert_collects(&machine, layout)?;
     world.assert_live(&machine)
+}
+
+/// Neither a database that is no database any more, nor units that somebody removed.
+#[test]
+fn what_is_broken_is_no_obstacle() -> Result<()> {
+    let (machine, _) = migrated(Layout::Debian, "rollback-broken")?;
+    machine.root(
+        "systemctl stop nix-daemon.socket 'nix-daemon-gate*'
+         cd /nix/var/nix/db; head -c 60000 /dev/urandom | dd of=db.sqlite bs=1 seek=5000 conv=notrunc 2>/dev/null; rm -f db.sqlite-*
+         rm /usr/lib/systemd/system/nix-daemon.so* /usr/lib/systemd/system/nix-daemon.se*; systemctl daemon-reload",
+    )?;
+    let done = product::run(&machine, "rollback --yes")?.exits(0)?;
+    for note in ["the copy from before the migration is", "not there any more"] {
+        ensure!(done.stderr.contains(note), "{note:?} is missing: {done}");
+    }
+    let kept = machine
+        .root("stat -c %U /nix/var/nix/db/db.sqlite; ls /var/lib/nix-unroot/backups/run-1/db.sqlite")?;
+    ensure!(kept.starts_with("root\n"), "{kept}");
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Two at once: a second run, package managers and other installers meet a lock and a message.
 
-use super::interrupted::manifest;
+use super::interrupted::{killed_at, manifest};
 use super::ready;
 use crate::harness::layout::Layout;
 use crate::harness::machine::Machine;
@@ -16,8 +16,8 @@ printf '#!/bin/sh\nwhile [ -e /run/slow ]; do sleep 0.1; done\n' >DEBIAN/postins
 chmod 755 DEBIAN/postinst; dpkg-deb --build --root-owner-group /root/slow /root/slow.deb >/dev/null
 "#;
 
-/// Takes the lock of a file as rpm does, and keeps it.
-const LIKE_RPM: &str = "perl -e 'use Fcntl; open my $f, \"+<\", $ARGV[0] or die; my $l = pack(\"s s x4 q q i\", F_WRLCK, 0, 0, 0, 0); fcntl($f, F_SETLK, $l) or die; sleep 1000' /var/lib/rpm/.rpm.lock";
+/// Takes the lock of a file as rpm and the account tools do, and keeps it.
+const LIKE_RPM: &str = "perl -e 'use Fcntl; open my $f, \"+<\", $ARGV[0] or die; my $l = pack(\"s s x4 q q i\", F_WRLCK, 0, 0, 0, 0); fcntl($f, F_SETLK, $l) or die; sleep 1000'";
 
 #[test]
 fn package_managers_and_installers_are_waited_for() -> Result<()> {
@@ -33,7 +33,9 @@ fn package_managers_and_installers_are_waited_for() -> Result<()> {
             "rm /run/slow; while pgrep -x dpkg; do sleep 0.1; done; dpkg --purge slow",
         ),
         (
-            &format!("mkdir -p /var/lib/rpm; touch /var/lib/rpm/.rpm.lock; {LIKE_RPM}"),
+            &format!(
+                "mkdir -p /var/lib/rpm; touch /var/lib/rpm/.rpm.lock; {LIKE_RPM} /var/lib/rpm/.rpm.lock"
+            ),
             "pgrep -f '^perl.*rpm.loc[k]'",
             "holds /var/lib/rpm/.rpm.lock",
             "pkill -f '^perl.*rpm.loc[k]'; rm -r /var/lib/rpm",
@@ -89,14 +91,31 @@ fn a_run_keeps_the_others_out() -> Result<()> {
         &format!("{}/nix-unroot migrate --yes >{log} 2>&1; echo $? >/tmp/first", product::DIR),
     )?;
     wait(&format!("grep -q 'done make-scan-memory' {log}"))?;
-    for command in ["migrate --yes", "rollback --yes", "resume --yes"] {
+    for command in ["migrate --yes", "rollback --yes", "resume --yes", "rollback --from-copy --yes"] {
         let refused = product::run(&machine, command)?.exits(3)?;
         let said = refused.stdout.clone() + &refused.stderr;
         ensure!(said.contains("another run") || said.contains("run is in progress"), "{command}: {refused}");
     }
+    machine.root("! ls /var/lib/nix-unroot/*damaged*")?;
     let refused = machine.try_root("dpkg -i /root/slow.deb")?;
     ensure!(refused.status == 2 && refused.stderr.contains("dpkg frontend lock was locked by"), "{refused}");
     finished(&machine)
+}
+
+/// Who edits accounts holds their lock meanwhile.
+#[test]
+fn whoever_edits_accounts_is_waited_for() -> Result<()> {
+    let (machine, _) = ready(Layout::Debian, "account-lock")?;
+    let before = manifest(&machine)?;
+    killed_at(&machine, "do:create-nix-user:done", "migrate --yes")?;
+    machine.background("root", &format!("{LIKE_RPM} /etc/.pwd.lock"))?;
+    machine
+        .root("for i in $(seq 100); do pgrep -f '^perl.*pwd.loc[k]' && exit 0; sleep 0.1; done; exit 1")?;
+    let refused = product::run(&machine, "resume --yes")?;
+    ensure!(refused.status != 0 && refused.stderr.contains("/etc/.pwd.lock"), "{refused}");
+    machine.root("pkill -f '^perl.*pwd.loc[k]'")?;
+    product::ok(&machine, "rollback --yes")?;
+    before.assert_same(&manifest(&machine)?, "after a run that met the lock of the accounts")
 }
 
 fn finished(machine: &Machine) -> Result<()> {

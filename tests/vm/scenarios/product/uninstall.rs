@@ -50,6 +50,17 @@ fn a_program_that_removes_itself_can_go_on() -> Result<()> {
     assert_removed(&machine, Layout::Debian)
 }
 
+/// Who goes back to what there was before the migration does not want it removed any more.
+#[test]
+fn a_rollback_forgets_a_removal() -> Result<()> {
+    let (machine, _) = migrated(Layout::Debian, "uninstall-forgotten")?;
+    killed_at(&machine, "undo:reown-store:recorded", "uninstall --yes")?;
+    product::ok(&machine, "rollback --yes")?;
+    let again = product::run(&machine, "resume --yes")?.exits(0)?;
+    ensure!(again.stderr.contains("nothing to do"), "{again}");
+    machine.root("test -d /nix/store").map(drop)
+}
+
 fn a_used_nix_is_removed(layout: Layout) -> Result<()> {
     let (machine, world) = ready(layout, "uninstall")?;
     let shown = product::ok(&machine, "uninstall --dry-run")?;
