@@ -264,11 +264,15 @@ fn a_database_that_is_checked_without_end_does_not_stay_with_nix() -> Result<()>
     };
     let (status, said) = rollback("pkill -TERM -o -x nix-unroot")?;
     ensure!(status == "4" && said.contains("stopped by a signal"), "exit status {status}: {said}");
-    let (status, said) = rollback("kill -KILL $child")?;
-    ensure!(
-        status == "0" && said.contains("the copy from before the migration is"),
-        "exit status {status}: {said}"
-    );
+    // Meanwhile, after the look for writers, somebody opens a file that anybody may write to. It is root's then.
+    as_user(&machine, "nix", "touch /nix/store/held; chmod 666 /nix/store/held")?;
+    let holder = "setsid setpriv --reuid=alice --regid=alice --clear-groups sh -c 'exec 3>>/nix/store/held; exec sleep 4715' </dev/null >/dev/null 2>&1 &";
+    let (status, said) = rollback(&format!("{{ {holder} sleep 1; kill -KILL $child; }}"))?;
+    ensure!(said.contains("the copy from before the migration is"), "exit status {status}: {said}");
+    let held = "(sleep 4715) can still write to /nix/store/held";
+    ensure!(status == "4" && said.contains(held), "exit status {status}: {said}");
+    machine.root("stat -c %U /nix/store/held | grep -x root; pkill -fx 'sleep 4715'")?;
+    ends(&machine, "rollback --yes", &[0])?;
     let owner = machine.root("stat -c %U /nix/var/nix/db/db.sqlite")?;
     ensure!(owner == "root", "the database is {owner}'s");
     before.assert_same(&Manifest::outside_nix(&machine)?, "after a rollback with an endless database")
