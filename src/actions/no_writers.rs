@@ -184,6 +184,23 @@ mod tests {
         writes(std::process::id().cast_signed(), &is_owners).is_some()
     }
 
+    /// What `look` sees while a Python script with these arguments goes on after it said `open`; and its process id.
+    fn beside<T>(script: &[&str], look: impl FnOnce(i32) -> T) -> (i32, T) {
+        let mut python = std::process::Command::new("python3")
+            .arg("-c")
+            .args(script)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 5];
+        std::io::Read::read_exact(python.stdout.as_mut().unwrap(), &mut said).unwrap();
+        let pid = python.id().cast_signed();
+        let seen = look(pid);
+        python.kill().unwrap();
+        python.wait().unwrap();
+        (pid, seen)
+    }
+
     /// A thread that goes on when the first one has ended, and one with descriptors of its own.
     #[test]
     fn threads_are_found_by_what_they_have_alone() {
@@ -204,18 +221,9 @@ threading.Thread(target=work).start()
 if sys.argv[2] == 'exit': call(60, 0)
 time.sleep(60)";
         for how in ["exit", "unshare"] {
-            let mut python = std::process::Command::new("python3")
-                .args(["-c", alone, path.to_str().unwrap(), how])
-                .stdout(std::process::Stdio::piped())
-                .spawn()
-                .unwrap();
-            let mut said = [0; 5];
-            std::io::Read::read_exact(python.stdout.as_mut().unwrap(), &mut said).unwrap();
-            let found = first_writer(OWNER);
-            python.kill().unwrap();
-            python.wait().unwrap();
+            let (pid, found) = beside(&[alone, path.to_str().unwrap(), how], |_| first_writer(OWNER));
             let (process, file) = found.unwrap_or_else(|| panic!("{how}: not found"));
-            assert_eq!((process.pid, file), (python.id().cast_signed(), path.clone()), "{how}");
+            assert_eq!((process.pid, file), (pid, path.clone()), "{how}");
         }
         assert!(first_writer(OWNER).is_none());
     }
@@ -256,16 +264,8 @@ assert at not in (None, 2**64 - 1)
 os.close(fd); print('open', flush=True); time.sleep(60)";
         // Rights: 1 reading, 2 writing; 1 is shared, 2 private (mmap(2)).
         for (rights, kind, is_writer) in [("3", "1", true), ("1", "1", true), ("3", "2", false)] {
-            let mut python = std::process::Command::new("python3")
-                .args(["-c", map, path.to_str().unwrap(), rights, kind])
-                .stdout(std::process::Stdio::piped())
-                .spawn()
-                .unwrap();
-            let mut said = [0; 5];
-            std::io::Read::read_exact(python.stdout.as_mut().unwrap(), &mut said).unwrap();
-            let found = writes(python.id().cast_signed(), &is_owners);
-            python.kill().unwrap();
-            python.wait().unwrap();
+            let script = [map, path.to_str().unwrap(), rights, kind];
+            let (_, found) = beside(&script, |pid| writes(pid, &is_owners));
             assert_eq!(found.is_some(), is_writer, "rights {rights}, kind {kind}");
         }
     }

@@ -9,8 +9,10 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::plan::Plan;
+
 #[cfg(target_os = "linux")]
-use crate::system::small_disk::SmallDisk;
+mod full_disk;
+mod signals;
 
 /// Writes down what a run does.
 #[derive(Default)]
@@ -457,115 +459,4 @@ fn a_choice_holds_for_what_was_seen_alone() {
         assert_eq!((seen.as_str(), ended), ("", Ending::Undecided));
         assert_eq!(fs::read_to_string(bench.file("a")).unwrap(), "yet another");
     }
-}
-
-/// Sends a signal, as it were, when this step ends for the first time.
-struct Signal<'a> {
-    cancelled: &'a AtomicBool,
-    step: &'static str,
-    seen: Recorder,
-}
-
-impl Observer for Signal<'_> {
-    fn note(&self, _: &str) {}
-    fn advance(&self, _: u64, _: u64, _: &str) {}
-}
-
-impl RunObserver for Signal<'_> {
-    fn step_begins(&self, _: Direction, _: usize, _: usize, _: &Step) {}
-
-    fn step_ends(&self, direction: Direction, index: usize, step: &Step, ending: &StepEnding) {
-        self.seen.step_ends(direction, index, step, ending);
-        let ends = self.seen.0.lock().unwrap().iter().filter(|seen| seen.starts_with(self.step)).count();
-        if step.id == self.step && ends == 1 {
-            self.cancelled.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn as_observer(&self) -> &dyn Observer {
-        self
-    }
-}
-
-/// Forward, what was done is undone, all of it; back, it stops, and a later rollback goes on.
-#[test]
-fn a_signal_stops_after_the_step() {
-    for (is_back, events, ending) in [
-        (false, "a:do b:do c:do-failed b:undo a:undo", Ending::FailedAndUndone),
-        (true, "c:undo b:undo a:undo-failed", Ending::Stuck),
-    ] {
-        let mut bench = Bench::new();
-        let plan = bench.plan(&["a", "b", "c"]);
-        let backups = bench.dir.path().join("backups");
-        if is_back {
-            bench.apply(false, &plan);
-        } else {
-            begin(&mut bench.journal, &backups, &plan).unwrap();
-        }
-        let run = bench.journal.current().unwrap().unwrap();
-        let cancelled = AtomicBool::new(false);
-        let signal = Signal { cancelled: &cancelled, step: "b", seen: Recorder::default() };
-        let mut engine = Engine {
-            journal: &mut bench.journal,
-            backups,
-            observer: &signal,
-            cancelled: &cancelled,
-            keep_partial: false,
-            lost: None,
-            work_places: &[],
-        };
-        let ended = if is_back { engine.roll_back(&run) } else { engine.apply(run.id, &plan) };
-        let seen = signal.seen.0.into_inner().unwrap().join(" ");
-        assert_eq!((seen.as_str(), ended.unwrap()), (events, ending));
-    }
-}
-
-/// With everything on a small disk, and something that fills it up but for what is kept for the journal.
-#[cfg(target_os = "linux")]
-fn on_a_small_disk(work: impl FnOnce(&mut Bench, &dyn Fn(&Bench))) {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
-    let disk = SmallDisk::new(24);
-    let dir = tempfile::tempdir_in(disk.path()).unwrap();
-    let journal = Journal::open(&dir.path().join("state/journal.sqlite")).unwrap();
-    let fill = |bench: &Bench| {
-        fs::write(bench.file("filler"), vec![0; 24 << 20]).unwrap_err();
-    };
-    work(&mut Bench { dir, journal }, &fill);
-}
-
-/// Also for a file that is larger than what recording happens to give back.
-#[cfg(target_os = "linux")]
-#[test]
-fn going_back_has_room_on_a_full_disk() {
-    on_a_small_disk(|bench, fill| {
-        let large = vec![b'x'; 3 << 20];
-        fs::write(bench.file("a"), &large).unwrap();
-        let plan = bench.plan(&["a"]);
-        bench.apply(false, &plan);
-        fill(bench);
-        let run = bench.journal.current().unwrap().unwrap();
-        let (seen, ended) = bench.run(false, |engine| engine.roll_back(&run));
-        assert_eq!((seen.as_str(), ended), ("a:undo", Ending::Undone));
-        assert!(fs::read(bench.file("a")).unwrap() == large);
-    });
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_choice_has_room_on_a_full_disk() {
-    on_a_small_disk(|bench, fill| {
-        let plan = bench.plan(&["a"]);
-        bench.apply(false, &plan);
-        fs::write(bench.file("a"), "theirs").unwrap();
-        fill(bench);
-        let run = bench.journal.current().unwrap().unwrap();
-        let (seen, ended) = bench.run(false, |engine| {
-            let found = engine.conflicts(&run)?;
-            engine.choose(&run, &[(found[0].clone(), Keep::Ours)])?;
-            engine.roll_back(&run)
-        });
-        assert_eq!((seen.as_str(), ended), ("a:undo", Ending::Undone));
-    });
 }
