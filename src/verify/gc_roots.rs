@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::leftovers::{LETTING_GO, Leftovers, once_sure, still_alive, unique};
+use super::leftovers::{LETTING_GO, Leftovers, once_sure, roots_of, still_alive, unique};
 use super::sweep::NAME;
 use super::{CheckError, Outcome, Target};
 use crate::daemon::Connection;
@@ -94,7 +94,7 @@ fn listed(target: &Target, paths: &[StorePath]) -> Result<Vec<bool>, CheckError>
     let deadline = Instant::now() + LETTING_GO;
     let mut pause = Pause::up_to(Duration::from_millis(100));
     loop {
-        let roots = once_sure(|| Connection::open(&target.socket)?.roots_of(paths))?;
+        let roots = roots_of(&target.socket, paths)?;
         if !roots.iter().flatten().any(|root| root.temporary) {
             return Ok(roots.iter().map(|roots| !roots.is_empty()).collect());
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::CheckError;
-use crate::daemon::{Connection, DaemonError};
+use crate::daemon::{Connection, DaemonError, Root};
 use crate::system::checkpoint;
 use crate::system::pause::Pause;
 use crate::types::StorePath;
@@ -31,7 +31,7 @@ impl Leftovers {
     /// Sees to it first that the daemon can tell what is alive: while it cannot, as when the scanner does not answer, it
     /// deletes nothing, and what a check adds would stay.
     pub(super) fn new(socket: &Path) -> Result<Self, CheckError> {
-        Connection::open(socket)?.roots_of(&[])?;
+        roots_of(socket, &[])?;
         Ok(Self { socket: socket.to_owned(), paths: Vec::new() })
     }
 
@@ -102,6 +102,11 @@ impl Drop for Leftovers {
         // Only after another error, which is the one to report.
         let _ = self.remove_all();
     }
+}
+
+/// The roots of these paths, once the scanner is sure of them.
+pub(super) fn roots_of(socket: &Path, paths: &[StorePath]) -> Result<Vec<Vec<Root>>, DaemonError> {
+    once_sure(|| Connection::open(socket)?.roots_of(paths))
 }
 
 /// Whether the daemon will not delete a path because something keeps it alive (`LocalStore::collectGarbage`).
