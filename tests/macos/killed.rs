@@ -73,7 +73,10 @@ fn chains<'a>(instants: &'a [String], sample: &Sample) -> Vec<Vec<&'a String>> {
     if is_long() {
         let longest = steps.iter().map(|step| step.len()).max().unwrap_or_default();
         let nth = |round| steps.iter().filter_map(|step| step.get(round).copied()).collect();
-        return std::iter::once(around).chain((0..longest).map(nth)).collect();
+        // Once a run is recorded, what resumes it does not come to its beginning.
+        let (recorded, around): (Vec<_>, Vec<_>) =
+            around.into_iter().partition(|instant| *instant == "run:recorded");
+        return [around, recorded].into_iter().chain((0..longest).map(nth)).collect();
     }
     let some = steps.iter().enumerate().step_by(sample.inside);
     let mut chain: Vec<_> = some.map(|(index, step)| step[index % step.len()]).collect();
