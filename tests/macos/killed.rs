@@ -53,12 +53,15 @@ fn stem(step: &str) -> &str {
     step.trim_end_matches(|letter: char| letter.is_ascii_digit()).trim_end_matches('-')
 }
 
-/// What goes on after a death there: before the run is in the journal, only the same again.
+/// Whether the journal, or its copy, knows of the run or of the rollback that died there. A rollback looks for conflicts first, with commands.
+fn is_recorded(instant: &str) -> bool {
+    let is_early = ["run:begin:", "run:undoing:"].iter().any(|early| instant.starts_with(early));
+    !is_early || instant.starts_with("run:undoing:") && instant.ends_with(":record-copied")
+}
+
+/// What goes on after a death there: before it is in the journal, only the same again.
 fn on<'a>(instant: Option<&str>, words: &'a str) -> &'a str {
-    match instant {
-        Some(instant) if !instant.starts_with("run:begin:") => ON,
-        _ => words,
-    }
+    if instant.is_some_and(is_recorded) { ON } else { words }
 }
 
 fn is_long() -> bool {
@@ -167,7 +170,7 @@ impl Journey {
             if index / every % 8 == 1 {
                 let on_the_way_back = &self.back[index * self.back.len() / self.there.len()];
                 self.die(on_the_way_back, BACK)?;
-                self.mac.ok(ON)?;
+                self.mac.ok(on(Some(on_the_way_back), BACK))?;
             } else {
                 self.mac.ok(BACK)?;
             }

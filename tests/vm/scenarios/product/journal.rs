@@ -134,3 +134,35 @@ fn each_record_and_each_file_is_synced() -> Result<()> {
     }
     Ok(())
 }
+
+/// Nor does it show an owner that changed before the record of what it was is on the disk.
+#[test]
+fn owners_change_when_what_they_were_is_synced() -> Result<()> {
+    let (machine, _) = ready(Layout::Debian, "journal-owners")?;
+    machine.root("cd /nix/store; for n in 1 2 3; do echo $n >left$n; chown nixbld$n:nixbld left$n; done")?;
+    // A file for each thread: a call is not cut in two by another thread's.
+    machine.root(&format!(
+        "strace -ff -y -s 200 -e trace=write,fdatasync,fsync,fchown,fchownat -o /run/calls {}/nix-unroot migrate --yes >/dev/null 2>&1",
+        product::DIR
+    ))?;
+    let threads = machine.root("grep -lE '^write.*/owners-.*\"batch ' /run/calls.*")?;
+    let (mut batches, mut left) = (0, 0);
+    for thread in threads.lines() {
+        let log = machine.root(&format!("grep -E '/owners-|^fchown' {thread}"))?;
+        let mut is_synced = true;
+        for call in log.lines() {
+            if call.starts_with("write(") {
+                ensure!(is_synced, "two batches and no sync: {call}");
+                is_synced = false;
+                batches += 1;
+            } else if call.starts_with("fdatasync(") || call.starts_with("fsync(") {
+                is_synced = true;
+            } else {
+                ensure!(is_synced, "a batch that was not synced, and {call}");
+                left += usize::from(call.contains("</nix/store/left"));
+            }
+        }
+    }
+    ensure!(batches > 0 && left == 3, "{batches} batches, {left} of the three files:\n{threads}");
+    Ok(())
+}
