@@ -69,8 +69,11 @@ impl Act for CreateDirectory {
     }
 
     fn look_for_conflicts(&self, scan: &mut Scan<'_>, (): &()) -> Result<()> {
+        if self.is_disposable() {
+            return Ok(());
+        }
         let now = Present::at(&self.path)?;
-        if !self.is_disposable() && !matches!(now, Present::Absent | Present::Directory) {
+        if !matches!(now, Present::Absent | Present::Directory) {
             scan.conflict(Conflict {
                 path: self.path.clone(),
                 reason: "somebody else put it in the place of the directory".to_owned(),
@@ -162,15 +165,15 @@ impl Act for CreateDirectory {
                 .note(&format!("on the way to {path} there is a link; what is behind it stays as it is"));
             return Ok(());
         }
-        let now = Present::at(&self.path)?;
-        if now == Present::Absent {
+        let Some(kind) = Present::kind_at(&self.path)? else {
             // Removing what is not there fails on a file system that is read-only.
             return Ok(());
-        }
+        };
         if self.is_disposable() {
             return self.remove_whatever_it_is();
         }
-        if now != Present::Directory {
+        if !kind.is_dir() {
+            let now = Present::at(&self.path)?;
             return match host.choices.of(&self.path, &now) {
                 Some(Keep::Theirs) => Ok(()),
                 Some(Keep::Ours) => {

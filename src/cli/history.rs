@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Session;
 use super::args::HistoryArgs;
 use super::exit::Exit;
-use super::remove::Intention;
+use super::intention::Intention;
+use super::{Session, kept_program};
 use crate::journal::{Journal, Run, RunState, StepRecord, StepState, read_log};
 use crate::platform::paths;
 use crate::report::Document;
@@ -53,8 +53,9 @@ struct Entry {
 pub fn history(session: &Session, args: &HistoryArgs) -> Result<Exit> {
     super::require_root("reading the journal")?;
     let (wanted, path) = (args.run, Path::new(paths::JOURNAL));
-    let mut entries = Vec::new();
+    let (mut entries, mut intention) = (Vec::new(), None);
     if let Some(journal) = Journal::open_existing(path)? {
+        intention = Intention::pending(&journal)?;
         for run in journal.runs()? {
             if wanted.is_none_or(|id| id == run.id) {
                 entries.push(Entry::of(run, &journal, args)?);
@@ -77,11 +78,12 @@ pub fn history(session: &Session, args: &HistoryArgs) -> Result<Exit> {
             entry.log.iter().flatten().for_each(|record| session.output.line(&log_line(record)));
         }
     }
-    if Intention::find()?.is_some() {
+    if intention.is_some() {
         session.output.line(
             "a removal of Nix was agreed to and has not ended: nix-unroot resume goes on with it, nix-unroot rollback forgets it",
         );
     }
+    kept_program::hint(&session.output);
     let document = History {
         tool_version: env!("CARGO_PKG_VERSION"),
         host: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),

@@ -10,7 +10,9 @@ mod exit;
 mod history;
 mod inspect;
 mod install;
+mod intention;
 mod internal;
+mod kept_program;
 mod log;
 mod machine;
 mod manual;
@@ -83,13 +85,14 @@ pub fn main() -> ExitCode {
         touched: Cell::new(false),
         signals: OnceCell::new(),
     };
-    match dispatch(&session, &cli.command) {
-        Ok(exit) => exit.into(),
-        Err(error) => {
-            let exit = if error.is::<UsageError>() { Exit::Usage } else { Exit::Failed };
-            session.failed(&error, exit).into()
-        }
+    let exit = dispatch(&session, &cli.command).unwrap_or_else(|error| {
+        let exit = if error.is::<UsageError>() { Exit::Usage } else { Exit::Failed };
+        session.failed(&error, exit)
+    });
+    if !matches!(exit, Exit::Done | Exit::Changes) {
+        kept_program::hint(&session.output);
     }
+    exit.into()
 }
 
 /// The caller must call differently.

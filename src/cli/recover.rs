@@ -6,11 +6,11 @@ use anyhow::Result;
 
 use super::args::{RollbackArgs, Status};
 use super::exit::Exit;
+use super::intention::Intention;
 use super::machine::UNINSTALL;
-use super::remove::{self, Intention};
 use super::runs::{Ended, Runner, lock};
 use super::undo::{self, Agreed, NOTHING_TO_RESUME, NOTHING_TO_UNDO, Which};
-use super::{Session, require_root};
+use super::{Session, kept_program, remove, require_root};
 use crate::journal::{self, Run, RunState};
 use crate::platform::paths;
 
@@ -18,17 +18,18 @@ use crate::platform::paths;
 pub fn resume(session: &Session, status: Status) -> Result<Exit> {
     require_root("resuming a run")?;
     let on = |runner: &mut Runner| {
-        // A removal that is in the journal knows by itself what it does; it died before it could say so.
-        let removes = removes(runner);
-        if removes {
-            Intention::forget()?;
-        }
-        let ended = match Intention::find()? {
+        let intention = match is_removal(runner) {
+            // It knows by itself what it does.
+            true => None,
+            false => Intention::pending(&runner.journal)?,
+        };
+        let ended = match intention {
             Some(intention) => remove::go_on(session, runner, intention),
             None => undo::go_on(session, runner),
         }?;
-        if removes && ended.exit == Exit::Done {
-            remove::forget_program();
+        if Intention::is_carried_out(&runner.journal)? {
+            Intention::forget()?;
+            kept_program::forget();
         }
         Ok(ended)
     };
@@ -52,7 +53,7 @@ pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
 }
 
 /// Whether the run that can go on is a removal itself. One that ended (`--keep-store`) is what another one may begin from.
-fn removes(runner: &Runner) -> bool {
+fn is_removal(runner: &Runner) -> bool {
     let goes_on = |run: Run| run.plan_name == UNINSTALL && run.state != RunState::Applied;
     runner.journal.current().ok().flatten().is_some_and(goes_on)
 }

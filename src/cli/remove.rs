@@ -1,115 +1,17 @@
 //! A removal that was agreed to: what this tool did is undone as it was recorded, and then the rest goes.
-//!
-//! Those are several runs. Between them nothing is interrupted as far as the journal knows, so what was asked for lies beside it until
-//! the last of them has begun: `resume` goes on with it.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde::{Deserialize, Serialize};
 
-use super::Session;
-use super::args::{Status, UninstallArgs};
+use super::args::UninstallArgs;
 use super::exit::Exit;
+use super::intention::Intention;
 use super::runs::{Ended, Runner};
 use super::undo::{self, Agreed, Which};
 use super::uninstall::Survey;
+use super::{Session, kept_program};
 use crate::plan::Plan;
-use crate::platform::paths;
-use crate::system::files::{self, Ownership};
-
-/// What was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Intention {
-    keep_store: bool,
-    purge_homes: bool,
-}
-
-impl Intention {
-    /// The one that nobody has carried out yet.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn find() -> Result<Option<Self>> {
-        let path = path();
-        match fs::read(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            read => serde_json::from_slice(&read.with_context(|| format!("cannot read {}", path.display()))?)
-                .map(Some)
-                .with_context(|| {
-                    format!(
-                        "{} is damaged: remove it; nix-unroot uninstall begins anew what it stood for",
-                        path.display()
-                    )
-                }),
-        }
-    }
-
-    /// Nobody intends to any more, or the run that is left knows by itself.
-    ///
-    /// # Errors
-    /// When it cannot be removed.
-    pub fn forget() -> Result<()> {
-        let path = path();
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            done => done
-                .and_then(|()| files::sync_parent(&path))
-                .with_context(|| format!("cannot remove {}", path.display())),
-        }
-    }
-
-    fn keep(self) -> Result<()> {
-        let (path, text) = (path(), serde_json::to_vec(&self)?);
-        files::replace(&path, &text, Ownership::root(0o600))
-            .with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    fn arguments(self) -> UninstallArgs {
-        let Self { keep_store, purge_homes } = self;
-        UninstallArgs { dry_run: false, keep_store, purge_homes, status: Status::default() }
-    }
-}
-
-/// Where this program stays while what it undoes takes its place in [`paths::PROGRAM`] away.
-fn kept_program() -> PathBuf {
-    Path::new(paths::STATE_DIR).join("nix-unroot")
-}
-
-/// The program that is there to go on with.
-fn program() -> String {
-    match (Path::new(paths::PROGRAM).exists(), kept_program()) {
-        (false, kept) if kept.exists() => kept.display().to_string(),
-        _ => "nix-unroot".to_owned(),
-    }
-}
-
-/// Keeps this program where it was installed by a run that is about to be undone. A link, where that can be: a disk may be full.
-fn keep_program(session: &Session) {
-    let (from, to) = (Path::new(paths::PROGRAM), kept_program());
-    if to.exists() || !std::env::current_exe().is_ok_and(|own| own == from) {
-        return;
-    }
-    let copy = || files::replace(&to, &fs::read(from)?, Ownership::root(0o700));
-    if let Err(error) = fs::hard_link(from, &to).and_then(|()| files::sync_parent(&to)).or_else(|_| copy()) {
-        let (from, to) = (from.display(), to.display());
-        session.output.message(&format!("{from} goes before Nix does, and cannot be kept as {to}: {error}"));
-    }
-}
-
-/// Nothing is left to go on with.
-pub fn forget_program() {
-    // A program that stays costs room and nothing else.
-    let _ = fs::remove_file(kept_program());
-}
-
-fn path() -> PathBuf {
-    Path::new(paths::STATE_DIR).join("removal.json")
-}
 
 /// Removes Nix, after `shown` was agreed to.
 ///
@@ -133,22 +35,24 @@ pub fn go_on(session: &Session, runner: &mut Runner, intention: Intention) -> Re
     under(session, runner, &intention.arguments(), None)
 }
 
-/// Looks once more, under the lock, and does it.
+/// Looks once more, under the lock, and does it. Nothing was `shown` where it is gone on with.
 fn under(
     session: &Session,
     runner: &mut Runner,
     args: &UninstallArgs,
     shown: Option<&Plan>,
 ) -> Result<Ended> {
+    let intention = Intention::of(args);
     let mut rolled_back = None;
     loop {
-        let survey = Survey::under(&runner.journal)?;
+        let survey = Survey::under(&runner.journal).context(so_far(&rolled_back))?;
         let blocked = survey.blockers(session, args);
         if !blocked.is_empty() {
-            let on = rolled_back.as_ref().map_or("nix-unroot uninstall".to_owned(), |_| {
-                format!("{} resume, which goes on", program())
-            });
-            let text = format!("{}{}; then run {on}", so_far(&rolled_back), blocked.join("; "));
+            let on = match (&rolled_back, shown) {
+                (None, Some(_)) => intention.command(),
+                _ => "nix-unroot resume, which goes on".to_owned(),
+            };
+            let text = format!("{}: {}; then run {on}", so_far(&rolled_back), blocked.join("; "));
             return Ok(Ended::refused(session, &anyhow!(text)));
         }
         if survey.first.is_none() {
@@ -156,48 +60,66 @@ fn under(
             return match rolled_back {
                 Some(ended) if survey.remains.is_empty() => {
                     Intention::forget()?;
-                    forget_program();
+                    kept_program::forget();
                     session.output.message("done: Nix is removed");
                     Ok(ended)
                 }
                 None if shown.is_some_and(|shown| plan != *shown) => {
-                    bail!("something changed while the question stood: run nix-unroot uninstall again")
+                    bail!("something changed while the question stood: run {} again", intention.command())
                 }
-                _ => {
-                    let ended = runner.apply(session, &plan, false)?;
-                    if ended.exit == Exit::Done {
-                        forget_program();
-                    }
-                    Ok(ended)
-                }
+                _ => last_run(session, runner, &plan, intention),
             };
         }
-        keep_program(session);
-        let intention = Intention { keep_store: args.keep_store, purge_homes: args.purge_homes };
+        kept_program::keep(session);
         // What is removed may be what a full disk waits for.
         runner.journal.with_room(|| intention.keep())?;
         // An audit's fixes went on top of a migration, so there may be several.
         let ended = undo::roll_back(session, runner, Which::Current, None, Agreed::Already)?;
+        if ended.exit == Exit::Blocked {
+            let decides = "nix-unroot rollback --keep theirs (or ours) decides";
+            session.output.message(&format!(
+                "{}: {decides}; then run {} again",
+                so_far(&rolled_back),
+                intention.command()
+            ));
+            // That begins anew.
+            Intention::forget()?;
+        }
         if ended.exit != Exit::Done {
-            if ended.exit == Exit::Blocked {
-                let text = "nix-unroot rollback --keep theirs (or ours) decides; then run nix-unroot uninstall again";
-                session.output.message(&format!("{}{text}", so_far(&rolled_back)));
-                // That begins anew.
-                Intention::forget()?;
-            }
             return Ok(ended);
         }
         rolled_back = Some(ended);
         if session.signals()?.load(Ordering::Relaxed) {
-            bail!("{}stopped by a signal: {} resume goes on", so_far(&rolled_back), program());
+            bail!("{}, stopped by a signal: nix-unroot resume goes on", so_far(&rolled_back));
         }
     }
 }
 
-/// What an error between two runs has to say first.
+/// Removes what is left when all that this tool did is undone.
+fn last_run(session: &Session, runner: &mut Runner, plan: &Plan, intention: Intention) -> Result<Ended> {
+    let is_pending = Intention::pending(&runner.journal)?.is_some();
+    if is_pending {
+        // It may have been asked for anew, in other words.
+        runner.journal.with_room(|| intention.keep())?;
+    }
+    let ended = runner.apply(session, plan, false)?;
+    match ended.exit {
+        Exit::Done => {
+            Intention::forget()?;
+            kept_program::forget();
+        }
+        Exit::Failed if is_pending => session.output.message(
+            "Nix is not removed: when what failed is out of the way, nix-unroot resume goes on with that",
+        ),
+        _ => {}
+    }
+    Ok(ended)
+}
+
+/// What an error has to say first.
 fn so_far(rolled_back: &Option<Ended>) -> &'static str {
     match rolled_back {
-        Some(_) => "what nix-unroot had done is undone, and nothing is removed yet: ",
-        None => "",
+        Some(_) => "what nix-unroot had done is undone, and nothing is removed yet",
+        None => "nothing is removed yet",
     }
 }

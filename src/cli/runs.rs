@@ -7,9 +7,10 @@ use std::sync::atomic::AtomicBool;
 use super::Session;
 use super::args::Status;
 use super::exit::Exit;
+use super::intention::Intention;
 use super::log::{Event, Level};
+use super::machine::UNINSTALL;
 use super::progress::Progress;
-use super::remove::Intention;
 use crate::actions::Action;
 use crate::actions::conflict::Conflict;
 use crate::engine::{self, Drifted, Ending, Engine};
@@ -170,8 +171,10 @@ impl Runner {
     pub fn apply(&mut self, session: &Session, plan: &Plan, keep_partial: bool) -> Result<Ended> {
         let run = engine::begin(&mut self.journal, &backups(), plan)?;
         checkpoint::reach("run:recorded");
-        // Either this is its last run, or somebody does something else now.
-        Intention::forget()?;
+        if plan.name != UNINSTALL {
+            // Somebody does something else now.
+            Intention::forget()?;
+        }
         session.output.log.belongs_to(Path::new(paths::JOURNAL), run, true);
         self.drive(session, run, keep_partial, |engine| engine.apply(run, plan))
     }

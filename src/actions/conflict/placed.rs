@@ -82,7 +82,7 @@ pub fn undecided(path: &Path) -> String {
     )
 }
 
-/// Keeps what is at `path` in the run's backups and tells where. A file stays where it is as well; anything else moves.
+/// Keeps what is at `path` in the run's backups and tells where. A file that could be read stays where it is as well; anything else moves.
 ///
 /// # Errors
 /// When it cannot be kept; then it is still at `path`.
@@ -97,7 +97,7 @@ pub fn put_aside(path: &Path, now: &Present, host: &Host<'_>) -> Result<()> {
             files::sync_parent(&copy).with_context(context)?;
             files::remove(path).with_context(context)?;
         }
-        Present::Directory | Present::Special => match fs::rename(path, &copy) {
+        Present::Long { .. } | Present::Directory | Present::Special => match fs::rename(path, &copy) {
             Err(error) if error.kind() == ErrorKind::CrossesDevices => {
                 move_across(path, &copy).with_context(context)?;
             }

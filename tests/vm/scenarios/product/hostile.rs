@@ -168,12 +168,15 @@ fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
     ends(&machine, "inspect", &[0])?;
     ends(&machine, "verify", &[0, 1])?;
     as_user(&machine, "nix", "cd /nix/var/nix/db; rm db.sqlite; mv kept db.sqlite")?;
-    // And a link in the place of a directory that a rollback removes with all that is in it.
+    // And a link, and a file that is longer than any memory, in the place of directories that a rollback removes with all that is in them.
     as_user(
         &machine,
         "nix",
-        "mv /nix/var/nix/builds /nix/var/nix/old-builds; ln -s /srv/victim /nix/var/nix/builds",
+        "cd /nix/var/nix; mv builds old-builds; ln -s /srv/victim builds; mv gc-socket old-gc-socket; truncate -s 8T gc-socket",
     )?;
+    let said = ends(&machine, "doctor", &[1])?;
+    ensure!(said.contains("a file of 8796093022208 bytes"), "{said}");
+    ends(&machine, "uninstall --dry-run", &[0, 3])?;
 
     // Whom it handed an open file to, could write to it when it is root's; and in a namespace of its own it has another uid.
     let subuid = subuids(&machine)?.start + 5;

@@ -40,14 +40,34 @@ fn installed_used_and_removed_is_as_never_installed() -> Result<()> {
 /// What was installed by a migration goes with it, and what goes on with the removal must not.
 #[test]
 fn a_program_that_removes_itself_can_go_on() -> Result<()> {
-    let (machine, _) = migrated(Layout::Debian, "uninstall-itself")?;
+    let (machine, _) = migrated(Layout::Official, "uninstall-itself")?;
     let (installed, kept) = ("/usr/local/sbin/nix-unroot", "/var/lib/nix-unroot/nix-unroot");
-    let killed = format!("NIX_UNROOT_CHECKPOINT=run:undone {installed} uninstall --yes");
+    // Of a removal that was given up before the program was replaced by another.
+    machine.root(&format!("echo older >{kept}"))?;
+    // Where /usr/local/sbin is a link.
+    machine.root("mv /usr/local/sbin /usr/local/real; ln -s real /usr/local/sbin")?;
+    let killed = format!("NIX_UNROOT_CHECKPOINT=run:undone {installed} uninstall --yes --purge-homes");
     machine.try_root(&killed)?.exits(137)?;
+    machine.root(&format!("test ! -e {installed}; {kept} history | grep 'resume goes on'"))?;
+    // Somebody is in the store again: what to do then is told for this program, and what was asked for is not forgotten.
+    machine.background("root", "cd /nix/store; exec sleep 4711")?;
+    machine.root("while ! pgrep -fx 'sleep 4711'; do sleep 0.1; done")?;
+    let refused = machine.try_root(&format!("{kept} resume --yes"))?.exits(3)?;
+    let told = refused.stderr.contains("then run nix-unroot resume")
+        && refused.stderr.contains(&format!("until Nix is gone, nix-unroot is {kept}"));
+    ensure!(told, "{refused}");
+    machine.root("pkill -fx 'sleep 4711'; while pgrep -fx 'sleep 4711'; do sleep 0.1; done")?;
+    // The last run fails, and is undone: it can be gone on with.
+    machine.root("mount --bind /etc/systemd /etc/systemd; mount -o remount,bind,ro /etc/systemd")?;
+    let failed = machine.try_root(&format!("{kept} resume --yes"))?.exits(1)?;
+    machine.root("umount /etc/systemd")?;
+    ensure!(failed.stderr.contains("nix-unroot resume goes on with that"), "{failed}");
     machine.root(&format!(
-        "test ! -e {installed}; {kept} history | grep 'resume goes on'; {kept} resume --yes; test ! -e {kept}"
+        "{kept} resume --yes; test ! -e {kept}; test ! -e /var/lib/nix-unroot/removal.json"
     ))?;
-    assert_removed(&machine, Layout::Debian)
+    let homes = machine.root("ls -d /home/*/.nix-profile /home/*/.local/state/nix 2>/dev/null || true")?;
+    ensure!(homes.is_empty(), "left in homes: {homes}");
+    assert_removed(&machine, Layout::Official)
 }
 
 /// Who goes back to what there was before the migration does not want it removed any more.
@@ -90,15 +110,16 @@ fn a_migrated_nix_is_removed(layout: Layout) -> Result<()> {
     let (machine, _) = ready(layout, "uninstall-new")?;
     migrate(&machine)?;
     let ids = machine.root("id -u nix; id -u nix-root-scan")?;
-    // It dies while it rolls the migration back, between that and the removal, and when the removal has just begun.
+    // It dies while it rolls the migration back, between that and the removal, when the removal has just begun, and when all is done.
     killed_at(&machine, "undo:reown-store:recorded", "uninstall --yes --purge-homes")?;
-    for instant in ["run:undone", "run:begin:1:record-copied", "run:recorded"] {
+    for instant in ["run:undone", "run:begin:1:record-copied", "run:recorded", "run:applied"] {
         killed_at(&machine, instant, "resume --yes")?;
     }
-    product::ok(&machine, "resume --yes")?;
-    machine.root("! ls /var/lib/nix-unroot/removal.json")?;
+    let history = product::ok(&machine, "history")?;
+    ensure!(!history.contains("has not ended"), "{history}");
     let done = product::run(&machine, "resume --yes")?.exits(0)?;
     ensure!(done.stderr.contains("nothing to do"), "{done}");
+    machine.root("! ls /var/lib/nix-unroot/removal.json")?;
     assert_removed(&machine, layout)?;
     for id in ids.lines() {
         let left = machine.root(&format!("find / -xdev -uid {id} | head -3"))?;
