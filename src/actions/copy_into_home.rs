@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, mkdirat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use schemars::JsonSchema;
@@ -131,6 +131,9 @@ impl Act for CopyIntoHome {
             fchown(&directory, uid, gid).with_context(context)?;
             checkpoint::inside("owner-set");
         }
+        if self.is_ours(&directory, was).with_context(context)? == Some(false) {
+            bail!("somebody put {}/{} there meanwhile: move it away, and try again", self.place(), self.name);
+        }
         // Half of a copy, from before a crash.
         let _ = unlinkat(&directory, self.name.as_str(), AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -239,6 +242,22 @@ mod tests {
         assert_eq!(fs::read_dir(&action.home).unwrap().count(), 0);
     }
 
+    /// Between a kill and `resume`.
+    #[test]
+    fn what_somebody_put_there_meanwhile_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, action) = (host(dir.path()), action(dir.path()));
+        fs::write(&action.from, "secret").unwrap();
+        fs::create_dir(&action.home).unwrap();
+        let was = action.capture(&host).unwrap();
+        action.apply(&host, &was).unwrap();
+        let copy = action.home.join(".ssh/id");
+        fs::write(&copy, "another").unwrap();
+        let error = action.apply(&host, &was).unwrap_err().to_string();
+        assert!(error.contains(".ssh/id"), "{error}");
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "another");
+    }
+
     #[test]
     fn a_directory_that_was_there_keeps_its_owner() {
         if !nix::unistd::geteuid().is_root() {
@@ -270,13 +289,12 @@ mod tests {
         assert!(action.apply(&host, &Was { directory: false, copied: None }).is_err());
         assert_eq!(noted(&action, false), [action.home.join(".ssh").display().to_string()]);
         assert_eq!(fs::read_to_string(target.join("id")).unwrap(), "theirs");
-        // A link in the place of the copy itself is replaced, and what it points to stays.
+        // Nor is a link in the place of the copy itself followed, or replaced.
         fs::remove_file(action.home.join(".ssh")).unwrap();
         fs::create_dir(action.home.join(".ssh")).unwrap();
         std::os::unix::fs::symlink(target.join("id"), action.home.join(".ssh/id")).unwrap();
-        action.apply(&host, &Was { directory: true, copied: None }).unwrap();
+        assert!(action.apply(&host, &Was { directory: true, copied: None }).is_err());
         assert_eq!(fs::read_to_string(target.join("id")).unwrap(), "theirs");
-        assert_eq!(fs::symlink_metadata(action.home.join(".ssh/id")).unwrap().size(), 6);
     }
 
     /// The paths that an undoing names, which succeeds.

@@ -97,7 +97,9 @@ fn first_writer(owner: u32) -> Option<(RawProcess, PathBuf)> {
         let found = writes(process.pid, &|file| {
             let owned_by = kernel::owner_of_file(file);
             owned_by == Some(owner)
-                || (owned_by == Some(0) && process.uid != 0 && name_of(file).starts_with("/nix"))
+                || (owned_by == Some(0)
+                    && name_of(file).starts_with("/nix")
+                    && process.has_uid(|uid| uid != 0))
         })?;
         Some((process, found))
     })

@@ -1,14 +1,12 @@
 //! Packages of Debian's kind go, with their configuration.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Host};
 use crate::system::command;
-use crate::system::watched::{self, Limits};
+use crate::system::watched;
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -60,7 +58,7 @@ impl Act for PurgePackages {
     }
 
     /// Nothing is asked or fetched, and a package that another one needs stays: then dpkg says so, and this fails.
-    fn apply(&self, _: &Host<'_>, (): &()) -> Result<()> {
+    fn apply(&self, host: &Host<'_>, (): &()) -> Result<()> {
         let installed = self.installed()?;
         if installed.is_empty() {
             return Ok(());
@@ -71,9 +69,8 @@ impl Act for PurgePackages {
             .env("DEBIAN_FRONTEND", "noninteractive")
             .arg("--purge")
             .args(installed);
-        // However long it takes. What a maintainer script leaves running is not waited for.
-        let limits = Limits { leaves_nothing: false, ..Limits::of_time(Duration::MAX) };
-        watched::answer(&mut dpkg, Vec::new(), limits).context("dpkg --purge failed")?;
+        let words = host.backups.join("dpkg-purge.words");
+        watched::to_the_end(&mut dpkg, &words).context("dpkg --purge failed")?;
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::create_directory::octal;
 use super::drift::{self, Aspect, Drift, Repair};
 use super::{Act, Host, gid_of, show, uid_of};
 use crate::system::checkpoint;
-use crate::system::files::{Ownership, open_directory_in, open_parent};
+use crate::system::files::{self, Ownership, open_directory_in, open_parent};
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
@@ -38,12 +38,13 @@ pub struct Was {
 }
 
 impl SetOwner {
+    fn try_open(&self) -> io::Result<File> {
+        let (parent, name) = open_parent(&self.path)?;
+        Ok(open_directory_in(&parent, name)?)
+    }
+
     fn open(&self) -> Result<File> {
-        let open = || -> io::Result<File> {
-            let (parent, name) = open_parent(&self.path)?;
-            Ok(open_directory_in(&parent, name)?)
-        };
-        open().with_context(|| format!("cannot open the directory {}", show(&self.path)))
+        self.try_open().with_context(|| format!("cannot open the directory {}", show(&self.path)))
     }
 
     fn set(&self, ownership: Ownership) -> Result<()> {
@@ -92,6 +93,17 @@ impl Act for SetOwner {
 
     /// Owner, group and mode each go back, unless somebody else changed just that since.
     fn undo(&self, host: &Host<'_>, was: &Was) -> Result<()> {
+        // What somebody removed, or put in its place, must not stop a way back.
+        let is_other =
+            |error: &io::Error| error.kind() == io::ErrorKind::NotFound || files::is_diverted(error);
+        if let Err(error) = self.try_open()
+            && is_other(&error)
+        {
+            let path = show(&self.path);
+            host.observer
+                .note(&format!("{path} is not the directory that it was ({error}): its owner stays"));
+            return Ok(());
+        }
         let now = self.now()?;
         // Without the accounts nobody can tell what was ours, and what belongs to nobody is to go back.
         let Ok(ours) = self.wanted() else {
@@ -137,6 +149,28 @@ impl Act for SetOwner {
 mod tests {
     use super::super::test_host::host;
     use super::*;
+
+    #[test]
+    fn what_is_no_directory_any_more_does_not_stop_a_way_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("directory");
+        let action = SetOwner {
+            path: path.clone(),
+            owner: "root".to_owned(),
+            group: "root".to_owned(),
+            mode: "0700".to_owned(),
+        };
+        let was = Was { uid: 0, gid: 0, mode: 0 };
+        action.undo(&host(dir.path()), &was).unwrap();
+        std::fs::write(&path, "").unwrap();
+        action.undo(&host(dir.path()), &was).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let target = dir.path().join("target");
+        std::fs::create_dir(&target).unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        action.undo(&host(dir.path()), &was).unwrap();
+        assert_ne!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0);
+    }
 
     #[test]
     fn a_link_is_refused() {

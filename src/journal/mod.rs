@@ -218,15 +218,20 @@ impl Journal {
         self.change(run, &Event::Step { index, state, captured: None, error })
     }
 
-    /// Does `work` again for as long as it fails on a full disk and there is some of the room that is kept for the journal, of which a portion
-    /// is given back each time: for undoing, and for what it needs to know.
+    /// Does `work` again for as long as it fails for lack of room and there is some of what is kept for the journal, of which a portion is
+    /// given back each time: for undoing, and for what it needs to know. A child need not say why it failed, so on a file system that is
+    /// full to the last portion any failure counts.
     ///
     /// # Errors
     /// Those of `work`.
-    pub fn with_room<T, E>(&self, mut work: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-        let is_full = |path: &Path| kernel::room(path).is_some_and(|room| room.free_bytes < LITTLE_ROOM);
+    pub fn with_room<T>(&self, mut work: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
         let mut done = work();
-        while done.is_err() && (is_full(Path::new("/etc")) || is_full(&self.path)) && self.reserve.release() {
+        while let Err(error) = &done {
+            let needed = if says_full(error) { LITTLE_ROOM } else { reserve::PORTION };
+            let is_full = kernel::room(&self.path).is_some_and(|room| room.free_bytes < needed);
+            if !is_full || !self.reserve.release() {
+                break;
+            }
             done = work();
         }
         done
@@ -378,6 +383,20 @@ fn lacks_room(error: &rusqlite::Error) -> bool {
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether a failure is one of room, in the system's words, SQLite's or a child's.
+fn says_full(error: &anyhow::Error) -> bool {
+    // strerror(3) of ENOSPC and EDQUOT, std's words where there is no number, and sqlite3_errstr of SQLITE_FULL.
+    const WORDS: [&str; 5] = [
+        "No space left on device",
+        "Disk quota exceeded",
+        "no storage space",
+        "quota exceeded",
+        "database or disk is full",
+    ];
+    let said = format!("{error:#}");
+    WORDS.iter().any(|words| said.contains(words))
 }
 
 /// Gives what is at `path` another name, which nobody looks for: `NAME.WHY-SECONDS`.

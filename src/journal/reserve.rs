@@ -12,7 +12,7 @@ use crate::system::kernel;
 /// is for undoing, which writes files anew.
 pub const SIZE: u64 = 8 << 20;
 /// Bytes given back at a time.
-const PORTION: u64 = 1 << 20;
+pub const PORTION: u64 = 1 << 20;
 
 /// A file beside the journal that holds blocks of the file system, and gives them back when there are no others.
 #[derive(Debug)]

@@ -350,6 +350,36 @@ fn the_copy_has_its_part_of_the_room() {
     }
 }
 
+/// What fails for another reason is not tried again and again, and takes nothing of the room.
+#[cfg(target_os = "linux")]
+#[test]
+fn room_is_given_back_to_what_lacks_it() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let full = || anyhow::anyhow!("useradd: No space left on device");
+    let silent = || anyhow::anyhow!("useradd failed");
+    let rows: [(bool, &dyn Fn() -> anyhow::Error, u64); 4] =
+        [(false, &silent, 1), (false, &full, 1), (true, &silent, 2), (true, &full, 9)];
+    for (is_full, fail, times) in rows {
+        let disk = SmallDisk::new(32);
+        let mut journal = Journal::open(&disk.path().join("state/journal.sqlite")).unwrap();
+        journal.begin("migrate", "{}", &["one"]).unwrap();
+        if is_full {
+            fs::write(disk.path().join("filler"), vec![0; 32 << 20]).unwrap_err();
+        }
+        let mut done = 0;
+        let failed = journal.with_room(|| -> anyhow::Result<()> {
+            done += 1;
+            Err(fail())
+        });
+        assert!(failed.is_err());
+        assert_eq!(done, times, "{is_full} {}", fail());
+        let left = fs::metadata(disk.path().join("state/journal.reserve")).unwrap().len();
+        assert_eq!(left, reserve::SIZE - (times - 1) * reserve::PORTION);
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn without_room_no_run_begins() {

@@ -77,6 +77,7 @@ impl Context {
             ("build_uids", Some(Value::Array(build_uids))),
             ("old_units", list(&["nix-daemon.socket", "nix-daemon.service"])),
             ("state_dirs", strings(single_user::not_the_persons(facts, &STATE_DIRS))),
+            ("log_dirs", strings(single_user::not_the_persons(facts, &["/nix/var/log/nix"]))),
             (
                 "daemon_dirs",
                 strings(single_user::not_the_persons(
@@ -203,14 +204,8 @@ fn archive_file(archive: &Source) -> PathBuf {
 }
 
 /// Directories that must exist before anything is re-owned, in the order in which they are made.
-const STATE_DIRS: [&str; 6] = [
-    "/nix/store",
-    "/nix/var",
-    "/nix/var/nix",
-    "/nix/var/nix/daemon-socket",
-    "/nix/var/log",
-    "/nix/var/log/nix",
-];
+const STATE_DIRS: [&str; 5] =
+    ["/nix/store", "/nix/var", "/nix/var/nix", "/nix/var/nix/daemon-socket", "/nix/var/log"];
 
 /// What the gate's unit grants: two for the id maps; and where the kernel lets nobody else make a user namespace, the one that does.
 /// The gate keeps it out of effect until then (`gate/src/namespace/mod.rs`).

@@ -3,8 +3,10 @@
 //! A child that runs with another user's rights, or reads what another user wrote, may be made to run for ever and to speak without end.
 //! Nothing here waits for the end of a pipe without a limit: a process that left its group may hold it.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Cursor, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -80,8 +82,19 @@ pub struct Watched {
     stderr: Arc<Heard>,
     /// Is disconnected when both pipes are at their ends.
     all_said: Receiver<()>,
-    /// Whether it took all of its input.
-    fed: Receiver<bool>,
+    /// How much of its input it got.
+    fed: Receiver<Fed>,
+}
+
+/// How much of its input a child got.
+#[derive(Debug)]
+pub enum Fed {
+    /// All of it.
+    Whole,
+    /// What it wanted of it.
+    Partly,
+    /// What could be read: this is why there was no more.
+    Unreadable(io::Error),
 }
 
 /// What a pipe brought so far.
@@ -93,10 +106,16 @@ struct Heard {
 }
 
 impl Input {
-    fn feed(self, mut pipe: impl Write) -> io::Result<u64> {
-        match self {
+    fn feed(self, mut pipe: impl Write) -> Fed {
+        let fed = match self {
             Self::Bytes(bytes) => io::copy(&mut Cursor::new(bytes), &mut pipe),
             Self::File(mut file) => io::copy(&mut file, &mut pipe),
+        };
+        match fed {
+            Ok(_) => Fed::Whole,
+            // A pipe fails for no other reason.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Fed::Partly,
+            Err(error) => Fed::Unreadable(error),
         }
     }
 }
@@ -129,14 +148,40 @@ pub fn answer(
     checkpoint::inside_command(child.id());
     let (output, fed) = child.end(limits)?;
     checkpoint::inside("command-ended");
-    if !output.status.success() {
-        let said = printable(String::from_utf8_lossy(&output.stderr).trim());
-        return Err(ChildError::Refused(if said.is_empty() { output.status.to_string() } else { said }));
+    match fed {
+        // Whatever it says of a part of its input, this is why.
+        Fed::Unreadable(error) => Err(error.into()),
+        _ if !output.status.success() => Err(refused(output.status, &output.stderr)),
+        Fed::Partly => {
+            Err(io::Error::new(io::ErrorKind::BrokenPipe, "it did not read all that it was given").into())
+        }
+        Fed::Whole => Ok(output.stdout),
     }
-    if !fed {
-        return Err(io::Error::new(io::ErrorKind::BrokenPipe, "it did not read all that it was given").into());
+}
+
+/// Runs a command that is to come to its end also when this process is killed, however long that takes: it complains to a file, `words`, and
+/// not to a pipe that ends with us. What it leaves running is not waited for.
+///
+/// # Errors
+/// When it or the file cannot be made, or exits with anything but 0.
+pub fn to_the_end(command: &mut Command, words: &Path) -> Result<(), ChildError> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(words)?;
+    let mut child = command.stdout(Stdio::null()).stderr(file).spawn()?;
+    checkpoint::inside_command(child.id());
+    let status = child.wait()?;
+    checkpoint::inside("command-ended");
+    if status.success() {
+        return Ok(());
     }
-    Ok(output.stdout)
+    let mut said = Vec::new();
+    File::open(words)?.take(COMPLAINT_LIMIT as u64).read_to_end(&mut said)?;
+    Err(refused(status, &said))
+}
+
+/// What a child said when it failed; how it ended, when it said nothing.
+fn refused(status: ExitStatus, said: &[u8]) -> ChildError {
+    let said = printable(String::from_utf8_lossy(said).trim());
+    ChildError::Refused(if said.is_empty() { status.to_string() } else { said })
 }
 
 impl Watched {
@@ -155,7 +200,7 @@ impl Watched {
         let (tell, fed) = channel();
         let stdin = child.stdin.take();
         // On a thread that nobody waits for: a child may never read.
-        thread::spawn(move || tell.send(stdin.is_none_or(|pipe| input.feed(pipe).is_ok())));
+        thread::spawn(move || tell.send(stdin.map_or(Fed::Whole, |pipe| input.feed(pipe))));
         let stdout = Heard::listen(child.stdout.take(), limit, done.clone());
         let stderr = Heard::listen(child.stderr.take(), COMPLAINT_LIMIT, done);
         Ok(Self { child, stdout, stderr, all_said, fed })
@@ -166,11 +211,11 @@ impl Watched {
         self.child.id()
     }
 
-    /// Waits for its end, or ends it; what it said, and whether it took all of its input.
+    /// Waits for its end, or ends it; what it said, and how much of its input it got.
     ///
     /// # Errors
     /// When it oversteps a limit ([`io::ErrorKind::TimedOut`], [`io::ErrorKind::FileTooLarge`]) or the run is to stop.
-    pub fn end(mut self, limits: Limits<'_>) -> io::Result<(Output, bool)> {
+    pub fn end(mut self, limits: Limits<'_>) -> io::Result<(Output, Fed)> {
         let ended = self.wait(&limits);
         if ended.is_err() || limits.leaves_nothing {
             // The group's id is the child's, which is not reaped yet, so it cannot be another's.
@@ -184,7 +229,7 @@ impl Watched {
         // Nothing is sent: both readers drop their end when they are done.
         let _ = self.all_said.recv_timeout(LAST_WORDS);
         self.stdout.check()?;
-        let fed = self.fed.recv_timeout(LAST_WORDS).unwrap_or(false);
+        let fed = self.fed.recv_timeout(LAST_WORDS).unwrap_or(Fed::Partly);
         Ok((Output { status, stdout: self.stdout.take(), stderr: self.stderr.take() }, fed))
     }
 

@@ -71,6 +71,28 @@ fn an_answer_is_whole_and_a_refusal_is_printable() {
     assert_eq!(said("exit 3", b"", limits).unwrap_err().to_string(), "exit status: 3");
 }
 
+/// What the child makes of half its input is not what is wrong.
+#[test]
+fn an_input_that_cannot_be_read_is_told() {
+    let limits = Limits::of_time(Duration::from_secs(60));
+    // As a disk's error: reading a directory fails.
+    for script in ["cat >/dev/null", "cat >/dev/null; echo damaged >&2; exit 1"] {
+        let unread = answer(clean("sh").args(["-c", script]), File::open("/").unwrap(), limits).unwrap_err();
+        assert!(unread.to_string().contains("Is a directory"), "{unread}");
+    }
+}
+
+/// The pipe of one that is killed would end what writes to it.
+#[test]
+fn what_is_to_end_by_itself_writes_to_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = dir.path().join("words");
+    let run = |script: &str| to_the_end(clean("sh").args(["-c", script]), &words);
+    run("test -f /proc/self/fd/2 && test ! -p /proc/self/fd/1").unwrap();
+    assert_eq!(run("echo unheard; echo no >&2; exit 3").unwrap_err().to_string(), "no");
+    assert_eq!(run("exit 3").unwrap_err().to_string(), "exit status: 3");
+}
+
 #[test]
 fn one_that_serves_is_asked_to_end_and_one_that_does_not_is_heard() {
     let start = |script: &str| {

@@ -3,7 +3,7 @@
 use super::interrupted::{manifest, migrated_manifest};
 use super::moved_on::{INSTALLED_AGAIN, NEWER_PACKAGES, assert_differs_only_in};
 use super::target::{assert_migrated, assert_root_owned_build, assert_unprivileged_build};
-use super::{migrate, ready};
+use super::{migrate, migrated, ready};
 use crate::harness::layout::Layout;
 use crate::harness::machine::Machine;
 use crate::harness::product;
@@ -138,6 +138,19 @@ fn drifts_are_found_repaired_and_given_back(layout: Layout) -> Result<()> {
     drifted.assert_same(&migrated_manifest(&machine)?, "after rollbacks of what is undone")?;
     product::ok(&machine, "rollback 1 --yes --keep ours")?;
     start.assert_same(&manifest(&machine)?, "after the migration was rolled back, too")
+}
+
+/// What is gone is made anew as whose it is since the migration, not as whose it was.
+#[test]
+fn what_is_gone_is_the_daemons_again() -> Result<()> {
+    let (machine, _) = migrated(Layout::Debian, "doctor-gone")?;
+    let logs = "/nix/var/log/nix";
+    let was = machine.root(&format!("stat -c '%U:%G %a' {logs}; rm -r {logs}"))?;
+    ensure!(was.starts_with("nix:nix "), "{was}");
+    product::ok(&machine, "doctor --repair --yes")?;
+    let now = machine.root(&format!("stat -c '%U:%G %a' {logs}"))?;
+    ensure!(now == was, "it is {now}, and was {was}");
+    assert_sound(&machine, "after a directory of logs was made anew")
 }
 
 /// A package upgrade with its newer nix.conf, and another installer that takes everything back: found, with who is behind it, and put back.

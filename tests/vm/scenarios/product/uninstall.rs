@@ -70,6 +70,20 @@ fn a_program_that_removes_itself_can_go_on() -> Result<()> {
     assert_removed(&machine, Layout::Official)
 }
 
+/// dpkg comes to its end also when the run that started it does not: what it says goes to no pipe that would end it.
+#[test]
+fn packages_go_to_the_end_by_themselves() -> Result<()> {
+    let (machine, _) = ready(Layout::Debian, "uninstall-alone")?;
+    machine.root(
+        "printf '#!/bin/sh\nset -e\nsleep 2\necho words; echo words >&2\n' >/var/lib/dpkg/info/nix-bin.prerm; chmod 755 /var/lib/dpkg/info/nix-bin.prerm",
+    )?;
+    killed_at(&machine, "do:purge-packages-1:1:command-alone", "uninstall --yes")?;
+    machine.root("for i in $(seq 200); do pgrep -x dpkg >/dev/null || exit 0; sleep 0.1; done; exit 1")?;
+    machine.root("! dpkg-query -W nix-bin 2>/dev/null; dpkg --audit")?;
+    product::ok(&machine, "resume --yes")?;
+    assert_removed(&machine, Layout::Debian)
+}
+
 /// Who goes back to what there was before the migration does not want it removed any more.
 #[test]
 fn a_rollback_forgets_a_removal() -> Result<()> {
