@@ -3,7 +3,7 @@
 use super::exec::{DEFAULT_TIMEOUT, Limited, Outcome, host, poll};
 use super::lossy_disk::{HostFile, LossyDisk};
 use super::{cache, nspawn, qemu};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -170,8 +170,12 @@ impl Machine {
         self.shell(user, script)?.run()
     }
 
-    /// A login shell of `user` that runs `script`, not started yet. It stops at the first failing command.
+    /// A login shell of `user` that runs `script`, not started yet. It stops at the first failing command, and at the first `not COMMAND`
+    /// whose command succeeds.
     pub fn shell(&self, user: &str, script: &str) -> Result<Limited> {
+        let before_the_last = script.rsplit_once(';').map_or("", |(before, _)| before);
+        let never_fails = before_the_last.split(';').find(|command| command.trim_start().starts_with("! "));
+        ensure!(never_fails.is_none(), "a shell does not stop at {never_fails:?}: say `not`");
         let running = self.running.as_ref().context("the machine is not running")?;
         let home = if user == "root" { "/root".to_owned() } else { format!("/home/{user}") };
         let mut argv: Vec<String> = vec!["/usr/bin/env".into(), "-i".into()];
@@ -183,7 +187,11 @@ impl Machine {
             argv.extend(["setpriv".into(), format!("--reuid={user}"), format!("--regid={user}")]);
             argv.push("--init-groups".into());
         }
-        argv.extend(["bash".into(), "-lc".into(), format!("set -euo pipefail; umask 022; cd; {script}")]);
+        argv.extend([
+            "bash".into(),
+            "-lc".into(),
+            format!("set -euo pipefail; not() {{ ! \"$@\"; }}; umask 022; cd; {script}"),
+        ]);
         Ok(running.command(&argv).shown(format!("{}: {user}: {script}", self.name)).timeout(DEFAULT_TIMEOUT))
     }
 

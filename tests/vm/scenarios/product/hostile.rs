@@ -194,7 +194,7 @@ fn what_nix_plants_and_exchanges_harms_nobody() -> Result<()> {
     ensure!(held.contains("(sleep 4711) can still write to /nix/store/evil/held"), "{held}");
     ensure!(held.contains("nix-unroot rollback"), "it says not how to go on: {held}");
     machine.root(
-        "pkill -fx 'sleep 4711'; ! pgrep -fx 'sleep 4712'; ! pgrep -fx 'sleep 4714'; pgrep -fx 'sleep 4713'",
+        "pkill -fx 'sleep 4711'; not pgrep -fx 'sleep 4712'; not pgrep -fx 'sleep 4714'; pgrep -fx 'sleep 4713'",
     )?;
 
     let said = ends(&machine, "rollback --yes", &[0])? + &held;
@@ -313,7 +313,7 @@ fn a_removal_beside_them_removes_nothing_else() -> Result<()> {
     ends(&machine, "uninstall --yes --purge-homes", &[0, 4])?;
     machine.root("pkill -u alice || true; while pgrep -u alice; do sleep 0.1; done")?;
     ends(&machine, "resume --yes", &[0])?;
-    machine.root("test ! -e /nix; ! pgrep -x perl; rm -rf /home/alice/.cache /home/alice/.local")?;
+    machine.root("test ! -e /nix; not pgrep -x perl; rm -rf /home/alice/.cache /home/alice/.local")?;
     never.assert_same(&Manifest::outside_nix(&machine)?, "after a removal beside an attacker")
 }
 

@@ -98,7 +98,8 @@ fn everything_can_be_chosen(layout: Layout) -> Result<()> {
     ensure!((1_000_013_824..1_000_013_824 + 131_072).contains(&ids.outside), "{ids:?}");
     product::ok(&machine, "verify")?;
     product::ok(&machine, "rollback")?;
-    machine.root("! getent passwd store; ! getent group store; ! grep store /etc/subuid /etc/subgid")?;
+    machine
+        .root("not getent passwd store; not getent group store; not grep store /etc/subuid /etc/subgid")?;
     let left = machine.root("find / -xdev \\( -uid 4321 -o -nouser \\) -not -path '/proc/*' | head")?;
     ensure!(left.is_empty(), "left behind: {left}");
     Ok(())

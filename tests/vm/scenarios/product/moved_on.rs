@@ -117,7 +117,7 @@ const FATES: [Fate; 4] = [
         "mv /etc/nix/nix.conf /srv/conf; ln -s /srv/conf /etc/nix/nix.conf",
         "sed -i '1i # An administrator was here.' /etc/nix/nix.conf",
         "/etc/nix/nix.conf",
-        "! grep nix-unroot /etc/nix/nix.conf /srv/conf; test -f /etc/nix/nix.conf; head -1 /etc/nix/nix.conf | grep administrator",
+        "not grep nix-unroot /etc/nix/nix.conf /srv/conf; test -f /etc/nix/nix.conf; head -1 /etc/nix/nix.conf | grep administrator",
         "rm /srv/conf; cp -p /root/nix.conf /etc/nix/nix.conf",
         &["/etc/nix/nix.conf", "/srv/conf"],
     ),

@@ -103,7 +103,7 @@ fn alice_has_what_she_had(machine: &Machine) -> Result<()> {
     ensure!(generations == "3\n/home/alice/.nix-profile/bin/nix-env", "{generations}");
     machine.user(
         "alice",
-        "nix-channel --update; nix-env --rollback; ! command -v saw; nix-env --switch-generation 3; saw",
+        "nix-channel --update; nix-env --rollback; not command -v saw; nix-env --switch-generation 3; saw",
     )?;
     machine.user("alice", "nix-env -p /nix/var/nix/profiles/per-user/alice/other --set $(realpath ~/result); rm /nix/var/nix/profiles/per-user/alice/other*")?;
     let refused = machine

@@ -77,9 +77,11 @@ fn packages_go_to_the_end_by_themselves() -> Result<()> {
     machine.root(
         "printf '#!/bin/sh\nset -e\nsleep 2\necho words; echo words >&2\n' >/var/lib/dpkg/info/nix-bin.prerm; chmod 755 /var/lib/dpkg/info/nix-bin.prerm",
     )?;
-    killed_at(&machine, "do:purge-packages-1:1:command-alone", "uninstall --yes")?;
-    machine.root("for i in $(seq 200); do pgrep -x dpkg >/dev/null || exit 0; sleep 0.1; done; exit 1")?;
-    machine.root("! dpkg-query -W nix-bin 2>/dev/null; dpkg --audit")?;
+    machine.background("root", &format!("exec {}/nix-unroot uninstall --yes", product::DIR))?;
+    machine.root(
+        "until pgrep -f '[n]ix-bin.prerm'; do sleep 0.1; done; pkill -KILL -x nix-unroot; while pgrep -x dpkg; do sleep 0.1; done",
+    )?;
+    machine.root("not dpkg-query -W nix-bin; dpkg --audit")?;
     product::ok(&machine, "resume --yes")?;
     assert_removed(&machine, Layout::Debian)
 }

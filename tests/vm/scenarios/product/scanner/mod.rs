@@ -54,8 +54,9 @@ fn the_scanner_may_do_little_and_leaves_nothing() -> Result<()> {
     );
 
     product::ok(&machine, "rollback --yes")?;
-    machine
-        .root("! test -e /var/lib/nix-root-scan; ! id nix-root-scan; ! systemctl cat nix-root-scan.timer")?;
+    machine.root(
+        "test ! -e /var/lib/nix-root-scan; not id nix-root-scan; not systemctl cat nix-root-scan.timer",
+    )?;
     Ok(())
 }
 
