@@ -173,8 +173,9 @@ impl Machine {
     /// A login shell of `user` that runs `script`, not started yet. It stops at the first failing command, and at the first `not COMMAND`
     /// whose command succeeds.
     pub fn shell(&self, user: &str, script: &str) -> Result<Limited> {
-        let before_the_last = script.rsplit_once(';').map_or("", |(before, _)| before);
-        let never_fails = before_the_last.split(';').find(|command| command.trim_start().starts_with("! "));
+        let before_the_last = script.rsplit_once([';', '\n']).map_or("", |(before, _)| before);
+        let never_fails =
+            before_the_last.split([';', '\n']).find(|command| command.trim_start().starts_with("! "));
         ensure!(never_fails.is_none(), "a shell does not stop at {never_fails:?}: say `not`");
         let running = self.running.as_ref().context("the machine is not running")?;
         let home = if user == "root" { "/root".to_owned() } else { format!("/home/{user}") };
