@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::args::{Status, UninstallArgs};
 use super::machine::UNINSTALL;
-use crate::journal::{Journal, RunState};
+use crate::journal::{Journal, Run, RunState};
 use crate::platform::paths;
 use crate::system::files::{self, Ownership};
 
@@ -21,23 +21,31 @@ use crate::system::files::{self, Ownership};
 pub struct Intention {
     keep_store: bool,
     purge_homes: bool,
+    /// The last run when it was asked for. What somebody did since, other than removing, is what is wanted now.
+    after: i64,
 }
 
 impl Intention {
-    /// What these arguments ask for.
-    pub fn of(args: &UninstallArgs) -> Self {
-        Self { keep_store: args.keep_store, purge_homes: args.purge_homes }
+    /// What these arguments ask for now.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn of(args: &UninstallArgs, journal: &Journal) -> Result<Self> {
+        let after = journal.runs()?.last().map_or(0, |run| run.id);
+        Ok(Self { keep_store: args.keep_store, purge_homes: args.purge_homes, after })
     }
 
-    /// The one that is not carried out yet.
+    /// The one that is neither carried out yet nor overtaken by what else was done.
     ///
     /// # Errors
     /// When it or the journal cannot be read.
     pub fn pending(journal: &Journal) -> Result<Option<Self>> {
-        match Self::is_carried_out(journal)? {
-            true => Ok(None),
-            false => Self::find(),
-        }
+        let runs = journal.runs()?;
+        let is_pending = |intention: &Self| {
+            let mut since = runs.iter().filter(|run| run.id > intention.after);
+            since.all(|run| run.plan_name == UNINSTALL && !has_ended(run))
+        };
+        Ok(Self::find()?.filter(is_pending))
     }
 
     /// Whether the last run removed Nix, also when it died before what lies beside the journal was gone.
@@ -45,10 +53,7 @@ impl Intention {
     /// # Errors
     /// When the journal cannot be read.
     pub fn is_carried_out(journal: &Journal) -> Result<bool> {
-        let last = journal.runs()?.pop();
-        Ok(last.is_some_and(|run| {
-            run.plan_name == UNINSTALL && matches!(run.state, RunState::Applied | RunState::Final)
-        }))
+        Ok(journal.runs()?.last().is_some_and(|run| run.plan_name == UNINSTALL && has_ended(run)))
     }
 
     /// Nobody intends to any more, or it is done.
@@ -77,7 +82,7 @@ impl Intention {
 
     /// The arguments that ask for it.
     pub fn arguments(self) -> UninstallArgs {
-        let Self { keep_store, purge_homes } = self;
+        let Self { keep_store, purge_homes, .. } = self;
         UninstallArgs { dry_run: false, keep_store, purge_homes, status: Status::default() }
     }
 
@@ -106,6 +111,11 @@ impl Intention {
     }
 }
 
+/// Whether it came to its end, and not back from there.
+fn has_ended(run: &Run) -> bool {
+    matches!(run.state, RunState::Applied | RunState::Final)
+}
+
 fn path() -> PathBuf {
     Path::new(paths::STATE_DIR).join("removal.json")
 }
@@ -116,10 +126,12 @@ mod tests {
 
     #[test]
     fn the_command_asks_for_all_of_it() {
-        let both = Intention { keep_store: true, purge_homes: true };
+        let both = Intention { keep_store: true, purge_homes: true, after: 0 };
         assert_eq!(both.command(), "nix-unroot uninstall --keep-store --purge-homes");
-        let neither = Intention { keep_store: false, purge_homes: false };
+        let neither = Intention { keep_store: false, purge_homes: false, after: 0 };
         assert_eq!(neither.command(), "nix-unroot uninstall");
-        assert_eq!(Intention::of(&both.arguments()), both);
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&dir.path().join("journal.sqlite")).unwrap();
+        assert_eq!(Intention::of(&both.arguments(), &journal).unwrap(), both);
     }
 }

@@ -42,7 +42,7 @@ fn under(
     args: &UninstallArgs,
     shown: Option<&Plan>,
 ) -> Result<Ended> {
-    let intention = Intention::of(args);
+    let intention = Intention::of(args, &runner.journal)?;
     let mut rolled_back = None;
     loop {
         let survey = Survey::under(&runner.journal).context(so_far(&rolled_back))?;

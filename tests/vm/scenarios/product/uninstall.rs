@@ -97,6 +97,18 @@ fn a_rollback_forgets_a_removal() -> Result<()> {
     machine.root("test -d /nix/store").map(drop)
 }
 
+/// Nor who migrates again, also when that dies before it could say so.
+#[test]
+fn another_run_overtakes_a_removal() -> Result<()> {
+    let (machine, _) = migrated(Layout::Debian, "uninstall-overtaken")?;
+    killed_at(&machine, "run:undone", "uninstall --yes")?;
+    killed_at(&machine, "run:recorded", "migrate --yes")?;
+    let history = product::ok(&machine, "history")?;
+    ensure!(!history.contains("a removal of Nix"), "{history}");
+    product::ok(&machine, "resume --yes")?;
+    super::target::assert_migrated(&machine)
+}
+
 fn a_used_nix_is_removed(layout: Layout) -> Result<()> {
     let (machine, world) = ready(layout, "uninstall")?;
     let shown = product::ok(&machine, "uninstall --dry-run")?;
