@@ -55,7 +55,10 @@ pub fn history(session: &Session, args: &HistoryArgs) -> Result<Exit> {
     let (wanted, path) = (args.run, Path::new(paths::JOURNAL));
     let (mut entries, mut intention) = (Vec::new(), None);
     if let Some(journal) = Journal::open_existing(path)? {
-        intention = Intention::pending(&journal)?;
+        intention = Intention::pending(&journal).unwrap_or_else(|error| {
+            session.output.error(&error);
+            None
+        });
         for run in journal.runs()? {
             if wanted.is_none_or(|id| id == run.id) {
                 entries.push(Entry::of(run, &journal, args)?);
@@ -78,10 +81,11 @@ pub fn history(session: &Session, args: &HistoryArgs) -> Result<Exit> {
             entry.log.iter().flatten().for_each(|record| session.output.line(&log_line(record)));
         }
     }
-    if intention.is_some() {
-        session.output.line(
-            "a removal of Nix was agreed to and has not ended: nix-unroot resume goes on with it, nix-unroot rollback forgets it",
-        );
+    if let Some(intention) = intention {
+        session.output.line(&format!(
+            "a removal of Nix was agreed to ({}) and has not ended: nix-unroot resume goes on with it, nix-unroot rollback forgets it",
+            intention.command()
+        ));
     }
     kept_program::hint(&session.output);
     let document = History {

@@ -40,6 +40,9 @@ impl Intention {
     /// # Errors
     /// When it or the journal cannot be read.
     pub fn pending(journal: &Journal) -> Result<Option<Self>> {
+        if Self::is_carried_out(journal)? {
+            return Ok(None);
+        }
         let runs = journal.runs()?;
         let is_pending = |intention: &Self| {
             let mut since = runs.iter().filter(|run| run.id > intention.after);
@@ -54,6 +57,11 @@ impl Intention {
     /// When the journal cannot be read.
     pub fn is_carried_out(journal: &Journal) -> Result<bool> {
         Ok(journal.runs()?.last().is_some_and(|run| run.plan_name == UNINSTALL && has_ended(run)))
+    }
+
+    /// Whether anything lies beside the journal.
+    pub fn is_kept() -> bool {
+        path().exists()
     }
 
     /// Nobody intends to any more, or it is done.

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Session;
+use super::intention::Intention;
 use super::output::Output;
 use crate::platform::paths;
 use crate::system::files::{self, Ownership};
@@ -38,8 +39,9 @@ pub fn forget() {
 
 /// What is to be known of a message that names nix-unroot: where that is, when it is not in its place. There may be what stood there before.
 pub fn hint(output: &Output) {
-    let kept = path();
-    if kept.exists() && !is_the_installed_one() && !are_same(Path::new(paths::PROGRAM), &kept) {
+    let (kept, installed) = (path(), Path::new(paths::PROGRAM));
+    let is_other = || Intention::is_kept() && !are_same(installed, &kept);
+    if kept.exists() && !is_the_installed_one() && (!installed.exists() || is_other()) {
         output.message(&format!("until Nix is gone, nix-unroot is {}", kept.display()));
     }
 }

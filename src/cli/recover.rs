@@ -10,7 +10,7 @@ use super::intention::Intention;
 use super::machine::UNINSTALL;
 use super::runs::{Ended, Runner, lock};
 use super::undo::{self, Agreed, NOTHING_TO_RESUME, NOTHING_TO_UNDO, Which};
-use super::{Session, kept_program, remove, require_root};
+use super::{Session, remove, require_root};
 use crate::journal::{self, Run, RunState};
 use crate::platform::paths;
 
@@ -18,18 +18,17 @@ use crate::platform::paths;
 pub fn resume(session: &Session, status: Status) -> Result<Exit> {
     require_root("resuming a run")?;
     let on = |runner: &mut Runner| {
-        let intention = match is_removal(runner) {
-            // It knows by itself what it does.
-            true => None,
-            false => Intention::pending(&runner.journal)?,
-        };
-        let ended = match intention {
-            Some(intention) => remove::go_on(session, runner, intention),
-            None => undo::go_on(session, runner),
-        }?;
+        // A removal that is in the journal knows by itself what it does.
+        if !is_removal(runner)
+            && let Some(intention) = Intention::pending(&runner.journal)?
+        {
+            return remove::go_on(session, runner, intention);
+        }
+        let ended = undo::go_on(session, runner)?;
         if Intention::is_carried_out(&runner.journal)? {
-            Intention::forget()?;
-            kept_program::forget();
+            remove::forget()?;
+        } else if ended.exit != Exit::Stuck && Intention::pending(&runner.journal)?.is_some() {
+            session.output.message(remove::PENDING);
         }
         Ok(ended)
     };
@@ -45,10 +44,7 @@ pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
         return ended.finish(session, args.status);
     }
     let which = args.run.map_or(Which::Last, Which::Named);
-    let back = |runner: &mut Runner| {
-        Intention::forget()?;
-        undo::roll_back(session, runner, which, args.keep, Agreed::NotYet)
-    };
+    let back = |runner: &mut Runner| undo::roll_back(session, runner, which, args.keep, Agreed::NotYet);
     on_journal(session, NOTHING_TO_UNDO, back)?.finish(session, args.status)
 }
 

@@ -29,7 +29,8 @@ pub fn remove(session: &Session, args: &UninstallArgs, shown: &Plan) -> Result<E
 /// # Errors
 /// As [`remove`].
 pub fn go_on(session: &Session, runner: &mut Runner, intention: Intention) -> Result<Ended> {
-    if !session.confirm("Go on removing Nix from this machine?")? {
+    let question = format!("Go on with {}, and remove Nix from this machine?", intention.command());
+    if !session.confirm(&question)? {
         return Ok(Ended::declined(session));
     }
     under(session, runner, &intention.arguments(), None)
@@ -55,12 +56,11 @@ fn under(
             let text = format!("{}: {}; then run {on}", so_far(&rolled_back), blocked.join("; "));
             return Ok(Ended::refused(session, &anyhow!(text)));
         }
-        if survey.first.is_none() {
+        let Some(first) = &survey.first else {
             let plan = survey.plan(session, args)?;
             return match rolled_back {
                 Some(ended) if survey.remains.is_empty() => {
-                    Intention::forget()?;
-                    kept_program::forget();
+                    forget()?;
                     session.output.message("done: Nix is removed");
                     Ok(ended)
                 }
@@ -69,17 +69,17 @@ fn under(
                 }
                 _ => last_run(session, runner, &plan, intention),
             };
-        }
+        };
         kept_program::keep(session);
         // What is removed may be what a full disk waits for.
         runner.journal.with_room(|| intention.keep())?;
         // An audit's fixes went on top of a migration, so there may be several.
         let ended = undo::roll_back(session, runner, Which::Current, None, Agreed::Already)?;
         if ended.exit == Exit::Blocked {
-            let decides = "nix-unroot rollback --keep theirs (or ours) decides";
             session.output.message(&format!(
-                "{}: {decides}; then run {} again",
+                "{}: nix-unroot rollback {} --keep theirs (or ours) decides; then run {} again",
                 so_far(&rolled_back),
+                first.id,
                 intention.command()
             ));
             // That begins anew.
@@ -102,24 +102,36 @@ fn last_run(session: &Session, runner: &mut Runner, plan: &Plan, intention: Inte
         // It may have been asked for anew, in other words.
         runner.journal.with_room(|| intention.keep())?;
     }
-    let ended = runner.apply(session, plan, false)?;
+    let ended = runner.apply(session, plan, false).map_err(|error| match is_pending {
+        true => error.context(PENDING),
+        false => error,
+    })?;
     match ended.exit {
-        Exit::Done => {
-            Intention::forget()?;
-            kept_program::forget();
-        }
-        Exit::Failed if is_pending => session.output.message(
-            "Nix is not removed: when what failed is out of the way, nix-unroot resume goes on with that",
-        ),
+        Exit::Done => forget()?,
+        Exit::Failed if is_pending => session.output.message(PENDING),
         _ => {}
     }
     Ok(ended)
 }
 
+/// What is said when the last run is undone, and the removal still wanted.
+pub const PENDING: &str =
+    "Nix is not removed: when what failed is out of the way, nix-unroot resume goes on with that";
+
+/// It is done, and nothing is left to go on with.
+///
+/// # Errors
+/// When what was asked for cannot be forgotten.
+pub fn forget() -> Result<()> {
+    Intention::forget()?;
+    kept_program::forget();
+    Ok(())
+}
+
 /// What an error has to say first.
 fn so_far(rolled_back: &Option<Ended>) -> &'static str {
     match rolled_back {
-        Some(_) => "what nix-unroot had done is undone, and nothing is removed yet",
-        None => "nothing is removed yet",
+        Some(_) => "nothing of Nix is removed yet, and what nix-unroot undid so far stays undone",
+        None => "nothing of Nix is removed yet",
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use super::args::Whose;
 use super::conflicts::{self, Words};
+use super::intention::Intention;
 use super::runs::{Ended, Runner};
 use super::{Session, UsageError, volumes};
 use crate::actions::conflict::{Conflict, Keep};
@@ -121,6 +122,7 @@ impl Work<'_> {
         let Some((run, question)) =
             found.and_then(|run| (self.question)(&run).map(|question| (run, question)))
         else {
+            self.give_up_removal()?;
             session.output.message(self.nothing);
             return Ok(Ended::nothing());
         };
@@ -144,11 +146,22 @@ impl Work<'_> {
         if self.agreed == Agreed::NotYet && !session.confirm(&question)? {
             return Ok(Ended::declined(session));
         }
+        self.give_up_removal()?;
         session.output.log.belongs_to(Path::new(paths::JOURNAL), run.id, false);
         runner.drive(session, run.id, false, |engine| {
             engine.choose(&run, &chosen)?;
             (self.go)(engine, &run)
         })
+    }
+}
+
+impl Work<'_> {
+    /// Who asks for the state before does not want it removed any more.
+    fn give_up_removal(&self) -> Result<()> {
+        match (self.choose, self.agreed) {
+            (Some(_), Agreed::NotYet) => Intention::forget(),
+            _ => Ok(()),
+        }
     }
 }
 

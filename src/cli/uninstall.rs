@@ -11,7 +11,7 @@ use super::brought::Brought;
 use super::exit::Exit;
 use super::log::Event;
 use super::machine::UNINSTALL;
-use super::runs::Ended;
+use super::runs::{Ended, lock_of_runs};
 use super::volumes::{self, Lost};
 use super::{Session, remove, require_root};
 use crate::actions::Action;
@@ -66,6 +66,13 @@ pub fn uninstall(session: &Session, args: &UninstallArgs) -> Result<Exit> {
     }
     let survey = Survey::take()?;
     if survey.first.is_none() && survey.remains.is_empty() {
+        if !args.dry_run {
+            match lock_of_runs(session)? {
+                // What died before it could say that it is done.
+                Ok(_lock) => remove::forget()?,
+                Err(ended) => return ended.finish(session, args.status),
+            }
+        }
         session.output.message("nothing to do: there is no Nix on this machine");
         return Ended::nothing().finish(session, args.status);
     }

@@ -75,12 +75,13 @@ fn a_program_that_removes_itself_can_go_on() -> Result<()> {
 fn packages_go_to_the_end_by_themselves() -> Result<()> {
     let (machine, _) = ready(Layout::Debian, "uninstall-alone")?;
     machine.root(
-        "printf '#!/bin/sh\nset -e\nsleep 2\necho words; echo words >&2\n' >/var/lib/dpkg/info/nix-bin.prerm; chmod 755 /var/lib/dpkg/info/nix-bin.prerm",
+        "printf '#!/bin/sh\nset -e\nsleep 5\necho words; echo words >&2\n' >/var/lib/dpkg/info/nix-bin.prerm; chmod 755 /var/lib/dpkg/info/nix-bin.prerm",
     )?;
     machine.background("root", &format!("exec {}/nix-unroot uninstall --yes", product::DIR))?;
-    machine.root(
-        "until pgrep -f '[n]ix-bin.prerm'; do sleep 0.1; done; pkill -KILL -x nix-unroot; while pgrep -x dpkg; do sleep 0.1; done",
-    )?;
+    machine.root("until pgrep -f '[n]ix-bin.prerm'; do sleep 0.1; done; pkill -KILL -x nix-unroot")?;
+    let early = product::run(&machine, "resume --yes")?.exits(3)?;
+    ensure!(early.stderr.contains("dpkg"), "{early}");
+    machine.root("while pgrep -x dpkg; do sleep 0.1; done")?;
     machine.root("not dpkg-query -W nix-bin; dpkg --audit")?;
     product::ok(&machine, "resume --yes")?;
     assert_removed(&machine, Layout::Debian)
@@ -90,7 +91,11 @@ fn packages_go_to_the_end_by_themselves() -> Result<()> {
 #[test]
 fn a_rollback_forgets_a_removal() -> Result<()> {
     let (machine, _) = migrated(Layout::Debian, "uninstall-forgotten")?;
-    killed_at(&machine, "undo:reown-store:recorded", "uninstall --yes")?;
+    killed_at(&machine, "undo:reown-store:recorded", "uninstall --yes --keep-store")?;
+    // Nobody said yes.
+    product::run(&machine, "rollback")?.exits(2)?;
+    let history = product::ok(&machine, "history")?;
+    ensure!(history.contains("(nix-unroot uninstall --keep-store) and has not ended"), "{history}");
     product::ok(&machine, "rollback --yes")?;
     let again = product::run(&machine, "resume --yes")?.exits(0)?;
     ensure!(again.stderr.contains("nothing to do"), "{again}");
@@ -145,7 +150,13 @@ fn a_migrated_nix_is_removed(layout: Layout) -> Result<()> {
     }
     let history = product::ok(&machine, "history")?;
     ensure!(!history.contains("has not ended"), "{history}");
+    let kept = machine.root("cat /var/lib/nix-unroot/removal.json")?;
     let done = product::run(&machine, "resume --yes")?.exits(0)?;
+    ensure!(done.stderr.contains("nothing to do"), "{done}");
+    machine.root("! ls /var/lib/nix-unroot/removal.json")?;
+    // Or with the command itself, given again.
+    machine.write_file("/var/lib/nix-unroot/removal.json", "0600", kept)?;
+    let done = product::run(&machine, "uninstall --yes")?.exits(0)?;
     ensure!(done.stderr.contains("nothing to do"), "{done}");
     machine.root("! ls /var/lib/nix-unroot/removal.json")?;
     assert_removed(&machine, layout)?;
