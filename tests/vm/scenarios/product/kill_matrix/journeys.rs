@@ -167,7 +167,7 @@ fn with_everything() -> Result<Machine> {
         mkdir -p /root/.ssh /root/.aws; echo id >/root/.ssh/id_ed25519; echo aws >/root/.aws/credentials
         chmod 0600 /root/.ssh/* /root/.aws/*
         echo '{"planner": {"settings": {}}}' >/nix/receipt.json; install /bin/true /nix/nix-installer
-        rm -rf /usr/local/libexec /nix/var/log/nix /etc/systemd/system/sockets.target.wants /etc/systemd/system/timers.target.wants
+        rm -rf /usr/local/libexec /nix/var/log /etc/systemd/system/sockets.target.wants /etc/systemd/system/timers.target.wants
         chmod g+w /nix/var; systemctl restart nix-daemon"#,
     )?;
     Ok(machine)
