@@ -53,8 +53,9 @@ struct Entry {
 pub fn history(session: &Session, args: &HistoryArgs) -> Result<Exit> {
     super::require_root("reading the journal")?;
     let (wanted, path) = (args.run, Path::new(paths::JOURNAL));
-    let (mut entries, mut intention) = (Vec::new(), None);
+    let (mut entries, mut intention, mut in_effect) = (Vec::new(), None, None);
     if let Some(journal) = Journal::open_existing(path)? {
+        in_effect = journal.current()?.map(|run| run.id);
         intention = Intention::pending(&journal).unwrap_or_else(|error| {
             session.output.error(&error);
             None
@@ -83,8 +84,9 @@ pub fn history(session: &Session, args: &HistoryArgs) -> Result<Exit> {
     }
     if let Some(intention) = intention {
         session.output.line(&format!(
-            "a removal of Nix was agreed to ({}) and has not ended: nix-unroot resume goes on with it, nix-unroot rollback forgets it",
-            intention.command()
+            "a removal of Nix was agreed to ({}) and has not ended: nix-unroot resume goes on with it, nix-unroot rollback gives it up{}",
+            intention.command(),
+            in_effect.map_or(String::new(), |run| format!(", and undoes run {run}"))
         ));
     }
     kept_program::hint(&session.output);

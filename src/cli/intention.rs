@@ -45,8 +45,9 @@ impl Intention {
         }
         let runs = journal.runs()?;
         let is_pending = |intention: &Self| {
+            let is_this_journal = runs.last().is_some_and(|run| run.id >= intention.after);
             let mut since = runs.iter().filter(|run| run.id > intention.after);
-            since.all(|run| run.plan_name == UNINSTALL && !has_ended(run))
+            is_this_journal && since.all(|run| run.plan_name == UNINSTALL && !has_ended(run))
         };
         Ok(Self::find()?.filter(is_pending))
     }

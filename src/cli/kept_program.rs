@@ -42,7 +42,7 @@ pub fn hint(output: &Output) {
     let (kept, installed) = (path(), Path::new(paths::PROGRAM));
     let is_other = || Intention::is_kept() && !are_same(installed, &kept);
     if kept.exists() && !is_the_installed_one() && (!installed.exists() || is_other()) {
-        output.message(&format!("until Nix is gone, nix-unroot is {}", kept.display()));
+        output.message(&format!("nix-unroot is kept as {}", kept.display()));
     }
 }
 

@@ -27,7 +27,7 @@ pub fn resume(session: &Session, status: Status) -> Result<Exit> {
         let ended = undo::go_on(session, runner)?;
         if Intention::is_carried_out(&runner.journal)? {
             remove::forget()?;
-        } else if ended.exit != Exit::Stuck && Intention::pending(&runner.journal)?.is_some() {
+        } else if !is_removal(runner) && Intention::pending(&runner.journal)?.is_some() {
             session.output.message(remove::PENDING);
         }
         Ok(ended)

@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::intention::Intention;
 use super::runs::{Ended, Runner};
 use super::undo::{self, Agreed, Which};
-use super::uninstall::Survey;
+use super::uninstall::{Survey, finish_first};
 use super::{Session, kept_program};
 use crate::plan::Plan;
 
@@ -45,8 +45,13 @@ fn under(
 ) -> Result<Ended> {
     let intention = Intention::of(args, &runner.journal)?;
     let mut rolled_back = None;
+    // From here on one that asks to stop is heard.
+    session.signals()?;
     loop {
         let survey = Survey::under(&runner.journal).context(so_far(&rolled_back))?;
+        if let Some(run) = &survey.interrupted {
+            return Ok(Ended::refused(session, &finish_first(run)));
+        }
         let blocked = survey.blockers(session, args);
         if !blocked.is_empty() {
             let on = match (&rolled_back, shown) {
@@ -59,7 +64,7 @@ fn under(
         let Some(first) = &survey.first else {
             let plan = survey.plan(session, args)?;
             return match rolled_back {
-                Some(ended) if survey.remains.is_empty() => {
+                Some(ended) if !survey.leaves_anything_to(args) => {
                     forget()?;
                     session.output.message("done: Nix is removed");
                     Ok(ended)
@@ -71,10 +76,8 @@ fn under(
             };
         };
         kept_program::keep(session);
-        // What is removed may be what a full disk waits for.
-        runner.journal.with_room(|| intention.keep())?;
         // An audit's fixes went on top of a migration, so there may be several.
-        let ended = undo::roll_back(session, runner, Which::Current, None, Agreed::Already)?;
+        let ended = undo::roll_back(session, runner, Which::Current, None, Agreed::ToRemove(intention))?;
         if ended.exit == Exit::Blocked {
             session.output.message(&format!(
                 "{}: nix-unroot rollback {} --keep theirs (or ours) decides; then run {} again",

@@ -21,11 +21,13 @@ pub const NOTHING_TO_UNDO: &str = "there is no run to roll back: nothing to do";
 /// The name of the plan that made `/nix`.
 const INSTALL: &str = "install";
 
-/// Whether somebody said yes already, to more than the rollback.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Whether somebody said yes already.
+#[derive(Clone, Copy)]
 pub enum Agreed {
+    /// Nobody.
     NotYet,
-    Already,
+    /// To the removal that the rollback is a part of.
+    ToRemove(Intention),
 }
 
 /// Which run a command is about.
@@ -128,7 +130,7 @@ impl Work<'_> {
         };
         // Also before anybody is asked about what others changed: what is not mounted looks as if it were gone.
         // Who removes Nix does not need it back.
-        if let Some(lost) = volumes::missing(&run, self.agreed == Agreed::Already)? {
+        if let Some(lost) = volumes::missing(&run, matches!(self.agreed, Agreed::ToRemove(_)))? {
             if self.choose.is_none() && run.state == RunState::Applying {
                 bail!("{}: nix-unroot rollback undoes the run without it", lost.is_not_there());
             }
@@ -143,10 +145,12 @@ impl Work<'_> {
                 None => return Ok(Ended::undecided(Some(run.id), found)),
             }
         }
-        if self.agreed == Agreed::NotYet && !session.confirm(&question)? {
-            return Ok(Ended::declined(session));
+        match self.agreed {
+            Agreed::NotYet if !session.confirm(&question)? => return Ok(Ended::declined(session)),
+            Agreed::NotYet => self.give_up_removal()?,
+            // What is removed may be what a full disk waits for.
+            Agreed::ToRemove(intention) => runner.journal.with_room(|| intention.keep())?,
         }
-        self.give_up_removal()?;
         session.output.log.belongs_to(Path::new(paths::JOURNAL), run.id, false);
         runner.drive(session, run.id, false, |engine| {
             engine.choose(&run, &chosen)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use super::{Session, remove, require_root};
 use crate::actions::Action;
 use crate::engine;
 use crate::facts::{self, Facts, Flavour, Machine};
-use crate::journal::{Journal, Run};
+use crate::journal::{Journal, Run, RunState};
 use crate::plan::{Plan, Uninstall};
 use crate::platform::paths;
 use crate::remains::{Holder, Remains, holders, users_of_the_volume};
@@ -51,6 +51,8 @@ pub struct Survey {
     pub remains: Remains,
     /// A run of this tool that is rolled back first: what it did is known best from its journal.
     pub first: Option<Run>,
+    /// A removal that stands half done.
+    pub interrupted: Option<Run>,
     /// A volume that such a run worked on, and that is gone.
     lost: Option<Lost>,
     /// A run whose undoing would take something out of the store.
@@ -65,7 +67,10 @@ pub fn uninstall(session: &Session, args: &UninstallArgs) -> Result<Exit> {
         require_root("removing Nix")?;
     }
     let survey = Survey::take()?;
-    if survey.first.is_none() && survey.remains.is_empty() {
+    if let (false, Some(run)) = (args.dry_run, &survey.interrupted) {
+        return Ended::refused(session, &finish_first(run)).finish(session, args.status);
+    }
+    if survey.first.is_none() && !survey.leaves_anything_to(args) {
         if !args.dry_run {
             match lock_of_runs(session)? {
                 // What died before it could say that it is done.
@@ -98,6 +103,15 @@ pub fn uninstall(session: &Session, args: &UninstallArgs) -> Result<Exit> {
         return Ended::declined(session).finish(session, args.status);
     }
     remove::remove(session, args, &plan)?.finish(session, args.status)
+}
+
+/// A removal that stands half done is not asked for in other words.
+pub fn finish_first(run: &Run) -> anyhow::Error {
+    anyhow!(
+        "run {} ({}) was interrupted: nix-unroot resume finishes it as it was asked for then, nix-unroot rollback goes back",
+        run.id,
+        run.plan_name
+    )
 }
 
 /// Uids of the daemons that runs made, which may not be undone yet: undoing them ends all that these users run.
@@ -137,10 +151,19 @@ impl Survey {
             Some(journal) => (journal.current()?, Brought::find(journal)?, ending(journal)?),
             None => (None, None, Vec::new()),
         };
-        let first = current.filter(|run| run.plan_name != UNINSTALL);
+        let (removal, first) = match current {
+            Some(run) if run.plan_name == UNINSTALL => (Some(run), None),
+            other => (None, other),
+        };
+        let interrupted = removal.filter(|run| run.state != RunState::Applied);
         let lost = first.as_ref().map(volumes::lost).transpose()?.flatten();
         let remains = Remains::find(&machine, &facts);
-        Ok(Self { facts, remains, first, lost, brought, ending })
+        Ok(Self { facts, remains, first, interrupted, lost, brought, ending })
+    }
+
+    /// Whether something is there that this removal takes away.
+    pub fn leaves_anything_to(&self, args: &UninstallArgs) -> bool {
+        !self.remains.is_empty() || (args.purge_homes && !self.remains.homes.is_empty())
     }
 
     /// What would be done when nothing is rolled back first.

@@ -18,7 +18,7 @@ use crate::types::Sha256Digest;
 const SHOWN: usize = 64 * 1024;
 
 /// Longest file that is read, in bytes: far longer than what any step writes, a program, and short enough for any machine's memory.
-const READ: u64 = 256 * 1024 * 1024;
+const READ: u64 = 64 * 1024 * 1024;
 
 /// What is at a path. Owner, mode and times are not compared: content is what somebody could lose.
 #[derive(Clone, Debug, PartialEq, Eq)]

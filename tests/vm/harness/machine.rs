@@ -191,7 +191,9 @@ impl Machine {
         argv.extend([
             "bash".into(),
             "-lc".into(),
-            format!("set -euo pipefail; not() {{ ! \"$@\"; }}; umask 022; cd; {script}"),
+            format!(
+                "set -euo pipefail; not() {{ \"$@\" && return 1; [ $? -lt 126 ]; }}; umask 022; cd; {script}"
+            ),
         ]);
         Ok(running.command(&argv).shown(format!("{}: {user}: {script}", self.name)).timeout(DEFAULT_TIMEOUT))
     }

@@ -54,7 +54,7 @@ fn a_program_that_removes_itself_can_go_on() -> Result<()> {
     machine.root("while ! pgrep -fx 'sleep 4711'; do sleep 0.1; done")?;
     let refused = machine.try_root(&format!("{kept} resume --yes"))?.exits(3)?;
     let told = refused.stderr.contains("then run nix-unroot resume")
-        && refused.stderr.contains(&format!("until Nix is gone, nix-unroot is {kept}"));
+        && refused.stderr.contains(&format!("nix-unroot is kept as {kept}"));
     ensure!(told, "{refused}");
     machine.root("pkill -fx 'sleep 4711'; while pgrep -fx 'sleep 4711'; do sleep 0.1; done")?;
     // The last run fails, and is undone: it can be gone on with.
@@ -132,6 +132,10 @@ fn a_used_nix_is_removed(layout: Layout) -> Result<()> {
     let homes =
         machine.root("ls -d /home/alice/.nix-profile /home/alice/.local/state/nix 2>/dev/null || true")?;
     ensure!(!homes.is_empty(), "somebody's home was touched without --purge-homes");
+    product::ok(&machine, "uninstall --yes --purge-homes")?;
+    let left =
+        machine.root("ls -d /home/alice/.nix-profile /home/alice/.local/state/nix 2>/dev/null || true")?;
+    ensure!(left.is_empty(), "left when only homes were: {left}");
     let history = product::ok(&machine, "history")?;
     ensure!(history.contains("final"), "{history}");
     let back = product::run(&machine, "rollback --yes")?.exits(0)?;
@@ -145,8 +149,15 @@ fn a_migrated_nix_is_removed(layout: Layout) -> Result<()> {
     let ids = machine.root("id -u nix; id -u nix-root-scan")?;
     // It dies while it rolls the migration back, between that and the removal, when the removal has just begun, and when all is done.
     killed_at(&machine, "undo:reown-store:recorded", "uninstall --yes --purge-homes")?;
+    // Not in other words.
+    let other = product::run(&machine, "history")?.exits(0)?;
+    ensure!(other.stdout.contains("gives it up, and undoes run 1"), "{other}");
     for instant in ["run:undone", "run:begin:1:record-copied", "run:recorded", "run:applied"] {
         killed_at(&machine, instant, "resume --yes")?;
+        if instant == "run:recorded" {
+            let other = product::run(&machine, "uninstall --yes --keep-store")?.exits(3)?;
+            ensure!(other.stderr.contains("was interrupted: nix-unroot resume finishes it"), "{other}");
+        }
     }
     let history = product::ok(&machine, "history")?;
     ensure!(!history.contains("has not ended"), "{history}");
