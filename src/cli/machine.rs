@@ -81,7 +81,8 @@ pub enum LockCheck {
 /// The plan after which nothing is left that could run unprivileged.
 pub const UNINSTALL: &str = "uninstall";
 
-fn unfinished(run: &Run, flavour: &Flavour) -> Option<String> {
+/// What there is to say of a run that has not come to an end that holds; none of one that has.
+pub fn unfinished(run: &Run, flavour: &Flavour) -> Option<String> {
     let how = match run.state {
         RunState::Applied if run.plan_name == UNINSTALL => return None,
         RunState::Applying => "was interrupted",

@@ -19,7 +19,7 @@ pub fn resume(session: &Session, status: Status) -> Result<Exit> {
     require_root("resuming a run")?;
     let on = |runner: &mut Runner| {
         // A removal that is in the journal knows by itself what it does.
-        if !is_removal(runner)
+        if !is_removal(runner)?
             && let Some(intention) = Intention::pending(&runner.journal)?
         {
             return remove::go_on(session, runner, intention);
@@ -27,7 +27,7 @@ pub fn resume(session: &Session, status: Status) -> Result<Exit> {
         let ended = undo::go_on(session, runner)?;
         if Intention::is_carried_out(&runner.journal)? {
             remove::forget()?;
-        } else if !is_removal(runner) && Intention::pending(&runner.journal)?.is_some() {
+        } else if !is_removal(runner)? && Intention::pending(&runner.journal)?.is_some() {
             session.output.message(remove::PENDING);
         }
         Ok(ended)
@@ -49,9 +49,9 @@ pub fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit> {
 }
 
 /// Whether the run that can go on is a removal itself. One that ended (`--keep-store`) is what another one may begin from.
-fn is_removal(runner: &Runner) -> bool {
+fn is_removal(runner: &Runner) -> Result<bool> {
     let goes_on = |run: Run| run.plan_name == UNINSTALL && run.state != RunState::Applied;
-    runner.journal.current().ok().flatten().is_some_and(goes_on)
+    Ok(runner.journal.current()?.is_some_and(goes_on))
 }
 
 /// Makes the journal anew from its copies; how the command ends when another run holds it.

@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::intention::Intention;
 use super::runs::{Ended, Runner};
 use super::undo::{self, Agreed, Which};
-use super::uninstall::{Survey, finish_first};
+use super::uninstall::Survey;
 use super::{Session, kept_program};
 use crate::plan::Plan;
 
@@ -49,8 +49,8 @@ fn under(
     session.signals()?;
     loop {
         let survey = Survey::under(&runner.journal).context(so_far(&rolled_back))?;
-        if let Some(run) = &survey.interrupted {
-            return Ok(Ended::refused(session, &finish_first(run)));
+        if let Some(text) = survey.unfinished {
+            return Ok(Ended::refused(session, &anyhow!(text)));
         }
         let blocked = survey.blockers(session, args);
         if !blocked.is_empty() {

@@ -10,14 +10,14 @@ use super::args::UninstallArgs;
 use super::brought::Brought;
 use super::exit::Exit;
 use super::log::Event;
-use super::machine::UNINSTALL;
+use super::machine::{UNINSTALL, unfinished};
 use super::runs::{Ended, lock_of_runs};
 use super::volumes::{self, Lost};
 use super::{Session, remove, require_root};
 use crate::actions::Action;
 use crate::engine;
 use crate::facts::{self, Facts, Flavour, Machine};
-use crate::journal::{Journal, Run, RunState};
+use crate::journal::{Journal, Run};
 use crate::plan::{Plan, Uninstall};
 use crate::platform::paths;
 use crate::remains::{Holder, Remains, holders, users_of_the_volume};
@@ -51,8 +51,8 @@ pub struct Survey {
     pub remains: Remains,
     /// A run of this tool that is rolled back first: what it did is known best from its journal.
     pub first: Option<Run>,
-    /// A removal that stands half done.
-    pub interrupted: Option<Run>,
+    /// What there is to say of a removal that stands half done: it is not asked for in other words.
+    pub unfinished: Option<String>,
     /// A volume that such a run worked on, and that is gone.
     lost: Option<Lost>,
     /// A run whose undoing would take something out of the store.
@@ -67,8 +67,8 @@ pub fn uninstall(session: &Session, args: &UninstallArgs) -> Result<Exit> {
         require_root("removing Nix")?;
     }
     let survey = Survey::take()?;
-    if let (false, Some(run)) = (args.dry_run, &survey.interrupted) {
-        return Ended::refused(session, &finish_first(run)).finish(session, args.status);
+    if let (false, Some(text)) = (args.dry_run, &survey.unfinished) {
+        return Ended::refused(session, &anyhow!(text.clone())).finish(session, args.status);
     }
     if survey.first.is_none() && !survey.leaves_anything_to(args) {
         if !args.dry_run {
@@ -103,15 +103,6 @@ pub fn uninstall(session: &Session, args: &UninstallArgs) -> Result<Exit> {
         return Ended::declined(session).finish(session, args.status);
     }
     remove::remove(session, args, &plan)?.finish(session, args.status)
-}
-
-/// A removal that stands half done is not asked for in other words.
-pub fn finish_first(run: &Run) -> anyhow::Error {
-    anyhow!(
-        "run {} ({}) was interrupted: nix-unroot resume finishes it as it was asked for then, nix-unroot rollback goes back",
-        run.id,
-        run.plan_name
-    )
 }
 
 /// Uids of the daemons that runs made, which may not be undone yet: undoing them ends all that these users run.
@@ -155,10 +146,10 @@ impl Survey {
             Some(run) if run.plan_name == UNINSTALL => (Some(run), None),
             other => (None, other),
         };
-        let interrupted = removal.filter(|run| run.state != RunState::Applied);
+        let unfinished = removal.and_then(|run| unfinished(&run, &facts.flavour));
         let lost = first.as_ref().map(volumes::lost).transpose()?.flatten();
         let remains = Remains::find(&machine, &facts);
-        Ok(Self { facts, remains, first, interrupted, lost, brought, ending })
+        Ok(Self { facts, remains, first, unfinished, lost, brought, ending })
     }
 
     /// Whether something is there that this removal takes away.
